@@ -114,6 +114,7 @@ class Batch:
     ts: I8  # [n] clamped: never going back
     columns: Columns
     names: list[bytes]  # [n] the thing of an entry, b"" for a control entry
+    sources: U1  # [n] where a report came from: 0 = the log itself, else a bridge's number
 
 
 @dataclass(frozen=True, slots=True)

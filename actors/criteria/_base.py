@@ -1,0 +1,103 @@
+"""What a kind of criterion promises. A new kind is one new file in this package that exports CRITERION.
+
+A group actor's behaviors are numbered: slot s is behavior s. Each kind judges the slots it claims: on receipt of
+reports (`judge`), or when a window ends (`ends`, `close`), or both. Verdicts are `actors.alarm` NO_DATA, COMPLIES or
+VIOLATES. State is arrays by row; everything here is deterministic and knows no clock but the times it is given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from actors.columns import Schema
+from actors.messages import I1, I4, I8, Columns
+from config.kinds import Metric
+from config.model import Behavior, Limits, MetricValue
+
+FAR: Final = 2**63 - 1  # ns: later than any due time
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One behavior of one profile, as a group actor judges it."""
+
+    profile: str
+    behavior: Behavior
+    metric: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Some reports to judge, in order: report k is entry `entries[k]`, of the thing in row `rows[k]`."""
+
+    columns: Columns
+    entries: I4  # [k]
+    rows: I4  # [k]
+    times: I8  # [k] ns
+    verdicts: I1  # [k, slots] filled by `judge`, NO_DATA to begin with
+    values: I8  # [k, slots] the value that was compared, where it is a number
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The verdicts of one slot on a window that has ended."""
+
+    slot: int
+    rows: I4  # [k] things with a datapoint in the window
+    verdicts: I1  # [k, 1]
+    values: I8  # [k, 1]
+
+
+class Judge(Protocol):
+    """The behaviors of one kind in one group actor."""
+
+    slots: tuple[int, ...]
+
+    def judge(self, run: Run) -> None:
+        """Take in reports; fill the verdicts that can be given at once."""
+
+    def ends(self, now: int) -> Sequence[int]:
+        """The ends (ns) of the windows that are open at `now`; empty where the kind has none."""
+
+    def close(self, end: int) -> Sequence[Closed]:
+        """The verdicts of the windows that end at `end`, in slot order."""
+
+    def offenders(self, slot: int, value: MetricValue) -> tuple[str, ...]:
+        """Which elements of a set break the rule, for people; empty where the whole value does."""
+
+    def grow(self, rows: int) -> None:
+        """Make room for `rows` rows."""
+
+    def forget(self, row: int) -> None:
+        """A row is given up; its next owner must find nothing."""
+
+    def adopt(self, other: Any, slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+        """Take over state from a judge of the same kind: (its slot, own slot) pairs with the same metric and duration.
+
+        `rows` are (its row, own row) pairs.
+        """
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as arrays and plain values."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `dump` gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A kind of criterion: which slots it claims, and how its judge is built."""
+
+    name: str  # AWS's behaviorCriteriaType
+    claims: Callable[[Slot, Schema], bool]
+    build: Callable[[Sequence[tuple[int, Slot]], Schema, Limits], Judge]
+
+
+OPERATORS: Final = ("less-than", "less-than-equals", "greater-than", "greater-than-equals")
+
+
+def operator_code(slot: Slot) -> int:
+    """The index in OPERATORS; kernels compare by it."""
+    criteria = slot.behavior.criteria
+    assert criteria is not None and criteria.comparison_operator is not None
+    return OPERATORS.index(criteria.comparison_operator)

@@ -1,0 +1,441 @@
+"""The actor of one thing group: reports in, transitions of alarms out.
+
+It owns the things of one set of targets and judges them by every behavior of every profile attached to that set.
+State is arrays by row (thing) and slot (behavior). Time is the log's: it passes with each entry, and before an entry
+at t is looked at, every window that ends by t is closed (design.md §4). Nothing here depends on how the log was cut
+into batches: handle(a + b) ≡ handle(a); handle(b).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+
+from actors import alarm
+from actors.columns import Schema
+from actors.criteria import criteria
+from actors.criteria._base import FAR, Judge, Run, Slot
+from actors.effects import EventType, Transition
+from actors.messages import I1, I4, I8, Batch, Downtime, Share
+from actors.numbers import float_of
+from actors.roster import Roster
+from actors.values import Seen, in_words
+from config.model import NS, Behavior, Limits, MetricValue
+
+HOUR_NS: Final = 3600 * NS
+ROW_IDLE_NS: Final = 7 * 86_400 * NS  # a row without datapoint or alarm for this long is given up
+ROWS_START: Final = 64
+FIRST: Final = np.zeros(1, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The log entry that is being looked at."""
+
+    position: int
+    ts: int  # ns
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An open violation: what its later events repeat."""
+
+    violation_id: str
+    start_ns: int
+
+
+class GroupActor:
+    """One set of targets. `key` names it, `slots` are its behaviors, `position` the last entry it has seen."""
+
+    def __init__(self, key: str, slots: Sequence[Slot], schema: Schema, limits: Limits, identity: str) -> None:
+        self.key = key
+        self.slots = tuple(slots)
+        self.identity = identity  # of the log: part of every violation's id
+        self.position = 0
+        self.poison: set[int] = set()  # positions of reports that are not for us: they broke an actor twice
+        self.roster = Roster()
+        self.judges = _judges(self.slots, schema, limits)
+        self._judge_of = {slot: judge for judge in self.judges.values() for slot in judge.slots}
+        self._limits = limits
+        self._silence_ns = int(limits.silence_s * NS)
+        self._to_alarm = np.array([_consecutive(s.behavior)[0] for s in self.slots], np.uint8)
+        self._to_clear = np.array([_consecutive(s.behavior)[1] for s in self.slots], np.uint8)
+        self._is_set = np.array([s.metric.is_set for s in self.slots], np.uint8)
+        at_once = sorted(s for judge in self.judges.values() if not _windowed(judge) for s in judge.slots)
+        self._at_once: I4 = np.array(at_once, np.int32)
+        width = len(self.slots)
+        self.alarmed = np.zeros((0, width), np.uint8)
+        self.streak = np.zeros((0, width), np.uint8)
+        self.heard: I8 = np.zeros((0, width), np.int64)  # last datapoint, moved on by our own downtime
+        self.last_at: I8 = np.zeros((0, width), np.int64)  # last violating datapoint
+        self.last_value: I8 = np.zeros((0, width), np.int64)
+        self.seen: I8 = np.zeros(0, np.int64)  # [row] last report
+        self.source = np.zeros(0, np.uint8)  # [row] where the last report came from
+        self.openings: dict[tuple[int, int], Opening] = {}
+        self.seen_sets: dict[tuple[int, int], Seen] = {}  # last violating value of an open alarm on a set
+        self._now: int | None = None
+        self._due = FAR
+        self._deadline = FAR  # no open alarm falls silent before this
+
+    # ---- reports ----
+
+    def handle(self, share: Share) -> list[Transition]:
+        """Judge the share's reports in order, and let time pass to its last entry."""
+        effects: list[Transition] = []
+        ts, at, last = share.batch.ts, share.first, share.last
+        while at < last:
+            now = int(ts[at])
+            if self._now is None or now >= self._due:
+                self._advance(Moment(int(share.batch.frames.seq[at]), now), effects)
+            # An alarm that is raised here cannot fall silent within the piece, nor can a window end in it.
+            until = min(self._due, now + self._silence_ns)
+            cut = max(at + 1, at + int(np.searchsorted(ts[at:last], until)))
+            self._judge(share, at, cut, effects)
+            self._now = int(ts[cut - 1])
+            at = cut
+        if last > share.first:
+            self.position = int(share.batch.frames.seq[last - 1])
+        return effects
+
+    def advance(self, moment: Moment) -> list[Transition]:
+        """Let time pass to an entry that is not a report."""
+        effects: list[Transition] = []
+        if self._now is None or moment.ts >= self._due:
+            self._advance(moment, effects)
+        self._now = max(self._now or 0, moment.ts)
+        self.position = max(self.position, moment.position)
+        return effects
+
+    def pause(self, down: Downtime, source: int | None) -> list[Transition]:
+        """Take our own downtime out of the silence of the devices; `source` None = of all of them."""
+        rows = np.ones(len(self.seen), bool) if source is None else self.source == source
+        heard = self.heard[rows]
+        self.heard[rows] = np.where(heard > 0, heard + np.maximum(0, down.ts - np.maximum(down.since, heard)), 0)
+        seen = self.seen[rows]
+        self.seen[rows] = seen + np.maximum(0, down.ts - np.maximum(down.since, seen))
+        self._set_due(self._now if self._now is not None else down.ts)
+        return self.advance(Moment(down.position, down.ts))
+
+    def _judge(self, share: Share, first: int, last: int, effects: list[Transition]) -> None:
+        low, high = np.searchsorted(share.entries, (first, last))
+        entries, registered = share.entries[low:high], share.registered[low:high]
+        if self.poison:
+            good = ~np.isin(share.batch.frames.seq[entries], list(self.poison))
+            entries, registered = entries[good], registered[good]
+        if not len(entries):
+            return
+        rows = self._rows(share.batch.names, entries, registered)
+        times = share.batch.ts[entries]
+        self.seen[rows] = times  # ascending, so the last of a row wins
+        self.source[rows] = share.batch.sources[entries]
+        shape = (len(entries), len(self.slots))
+        run = Run(
+            share.batch.columns, entries, rows, times, np.full(shape, alarm.NO_DATA, np.int8), np.zeros(shape, np.int64)
+        )
+        for judge in self.judges.values():
+            judge.judge(run)
+        if len(self._at_once):
+            found = self._step(rows, times, self._at_once, self._at_once, run.verdicts, run.values)
+            self._report_transitions(share.batch, run, found, effects)
+
+    def _rows(self, names: Sequence[bytes], entries: I4, registered: Any) -> I4:
+        pairs = list(zip([names[entry] for entry in entries.tolist()], registered.tolist(), strict=True))
+        rows = self.roster.find_all(pairs)
+        if None in rows:
+            rows = [self._row(name, flag) for name, flag in pairs]
+        return np.array(rows, np.int32)
+
+    def _row(self, name: bytes, registered: int) -> int:
+        row = self.roster.find(name, registered)
+        if row is None:
+            row = self.roster.add(name, registered)
+            if row >= self.roster.capacity:
+                self._grow(max(ROWS_START, row + row // 2 + 1))
+        return row
+
+    def _grow(self, rows: int) -> None:
+        more = rows - self.roster.capacity
+        width = len(self.slots)
+        for name, kind in (("alarmed", np.uint8), ("streak", np.uint8)):
+            setattr(self, name, np.concatenate((getattr(self, name), np.zeros((more, width), kind))))
+        for name in ("heard", "last_at", "last_value"):
+            setattr(self, name, np.concatenate((getattr(self, name), np.zeros((more, width), np.int64))))
+        self.seen = np.concatenate((self.seen, np.zeros(more, np.int64)))
+        self.source = np.concatenate((self.source, np.zeros(more, np.uint8)))
+        for judge in self.judges.values():
+            judge.grow(rows)
+        self.roster.capacity = rows
+
+    # ---- the alarm machine ----
+
+    def _step(
+        self, rows: I4, times: I8, slots: I4, columns: I4, verdicts: I1, values: I8
+    ) -> list[tuple[int, int, int, int, int]]:
+        """(k, slot, kind, last violation at, its value) of everything that must be told."""
+        room = len(rows) * len(slots)
+        k, slot = np.empty(room, np.int32), np.empty(room, np.int32)
+        kind, at, value = np.empty(room, np.uint8), np.empty(room, np.int64), np.empty(room, np.int64)
+        found = alarm.step_all(
+            rows, times, slots, columns, verdicts, values, self._to_alarm, self._to_clear, self._is_set,
+            self.alarmed, self.streak, self.heard, self.last_at, self.last_value, k, slot, kind, at, value,
+        )  # fmt: skip
+        if not found:
+            return []
+        arrays = (k, slot, kind, at, value)
+        return list(zip(*(array[:found].tolist() for array in arrays), strict=True))
+
+    def _report_transitions(
+        self, batch: Batch, run: Run, found: Iterable[tuple[int, int, int, int, int]], effects: list[Transition]
+    ) -> None:
+        for k, slot, kind, last_at, last_value in found:
+            entry, row, now = int(run.entries[k]), int(run.rows[k]), int(run.times[k])
+            is_set = self.slots[slot].metric.is_set
+            seen = Seen.at(batch.frames, entry) if is_set else None
+            if kind == alarm.STILL:
+                assert seen is not None
+                self.seen_sets[row, slot] = seen
+                continue
+            moment = Moment(int(batch.frames.seq[entry]), now)
+            value = seen.value(self.slots[slot].metric) if seen else self._number(slot, int(run.values[k, slot]))
+            if kind == alarm.RAISED:
+                effects.append(self._raise(moment, row, slot, value, 0, now))
+                if seen:
+                    self.seen_sets[row, slot] = seen
+            else:
+                effects.append(self._clear(moment, row, slot, value, last_at, last_value, now))
+
+    def _raise(self, moment: Moment, row: int, slot: int, value: MetricValue, end: int, time_ns: int) -> Transition:
+        opening = Opening(self._violation_id(moment.position, row, slot, end), time_ns)
+        self.openings[row, slot] = opening
+        self._deadline = min(self._deadline, int(self.heard[row, slot]) + self._silence_ns)
+        self._set_due(moment.ts)
+        reason = in_words(self.slots[slot], value, self._judge_of[slot].offenders(slot, value))
+        return self._transition("in-alarm", moment, row, slot, opening, time_ns, value, time_ns, value, reason)
+
+    def _clear(
+        self, moment: Moment, row: int, slot: int, value: MetricValue, last_at: int, last_value: int, time_ns: int
+    ) -> Transition:
+        last = self._last_value(row, slot, last_value)
+        opening = self._close(row, slot)
+        reason = in_words(self.slots[slot], value, ())
+        return self._transition("alarm-cleared", moment, row, slot, opening, time_ns, value, last_at, last, reason)
+
+    def _invalidate(self, moment: Moment, row: int, slot: int, time_ns: int, reason: str) -> Transition:
+        last = self._last_value(row, slot, int(self.last_value[row, slot]))
+        last_at = int(self.last_at[row, slot])
+        opening = self._close(row, slot)
+        self.alarmed[row, slot] = self.streak[row, slot] = 0
+        return self._transition("alarm-invalidated", moment, row, slot, opening, time_ns, None, last_at, last, reason)
+
+    def _transition(
+        self, event_type: EventType, moment: Moment, row: int, slot: int, opening: Opening, time_ns: int,
+        value: MetricValue | None, last_at: int, last: MetricValue | None, reason: str,
+    ) -> Transition:  # fmt: skip
+        name = self.roster.names[row]
+        assert name is not None
+        return Transition(
+            event_type, opening.violation_id, self.slots[slot].profile, self.slots[slot].behavior, name.decode(),
+            self.roster.find(name, 1) == row, time_ns, value, opening.start_ns, last_at, last, moment.position, reason,
+        )  # fmt: skip
+
+    def _close(self, row: int, slot: int) -> Opening:
+        self.seen_sets.pop((row, slot), None)
+        return self.openings.pop((row, slot))
+
+    def _violation_id(self, position: int, row: int, slot: int, end: int) -> str:
+        name = self.roster.names[row]
+        assert name is not None
+        place = self.slots[slot]
+        parts = (self.identity, place.profile, place.behavior.name, name.decode(), str(position), str(end))
+        return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+    def _number(self, slot: int, value: int) -> MetricValue:
+        if self.slots[slot].metric.value_field == "number":
+            return MetricValue(number=float_of(value))
+        return MetricValue(count=value)
+
+    def _last_value(self, row: int, slot: int, value: int) -> MetricValue | None:
+        if not self.slots[slot].metric.is_set:
+            return self._number(slot, value)
+        seen = self.seen_sets.get((row, slot))
+        return seen.value(self.slots[slot].metric) if seen else None
+
+    # ---- the passing of time ----
+
+    def _advance(self, moment: Moment, effects: list[Transition]) -> None:
+        """Close what ends by `moment`: windows in order of their ends, then silent alarms, then idle rows.
+
+        A window after an empty one holds nothing, so each duration is closed once and the rest is skipped.
+        """
+        if self._now is not None:
+            ends = {end for judge in self.judges.values() for end in judge.ends(self._now)}
+            for end in sorted(end for end in ends if end <= moment.ts):
+                self._close_windows(moment, end, effects)
+            if self._deadline < moment.ts:
+                self._invalidate_silent(moment, effects)
+            hour = moment.ts // HOUR_NS * HOUR_NS
+            if hour > self._now:
+                self._give_up_idle(hour)
+        self._set_due(moment.ts)
+
+    def _set_due(self, now: int) -> None:
+        windows = min((end for judge in self.judges.values() for end in judge.ends(now)), default=FAR)
+        hour = (now // HOUR_NS + 1) * HOUR_NS
+        self._due = min(windows, hour, self._deadline + 1)
+
+    def _close_windows(self, moment: Moment, end: int, effects: list[Transition]) -> None:
+        for judge in self.judges.values():
+            for closed in judge.close(end):
+                slot = closed.slot
+                times = np.full(len(closed.rows), end, np.int64)
+                self.heard[closed.rows, slot] = np.maximum(self.heard[closed.rows, slot], end)
+                found = self._step(closed.rows, times, np.array([slot], np.int32), FIRST, closed.verdicts, closed.values)
+                told = [(self._name(int(closed.rows[f[0]])), f) for f in found]
+                for _, (k, _, kind, last_at, last_value) in sorted(told):  # by name: rows are an accident of history
+                    row, value = int(closed.rows[k]), self._number(slot, int(closed.values[k, 0]))
+                    if kind == alarm.RAISED:
+                        effects.append(self._raise(moment, row, slot, value, end, end))
+                    else:
+                        effects.append(self._clear(moment, row, slot, value, last_at, last_value, end))
+
+    def _name(self, row: int) -> bytes:
+        return self.roster.names[row] or b""
+
+    def _invalidate_silent(self, moment: Moment, effects: list[Transition]) -> None:
+        limits = {key: int(self.heard[key]) + self._silence_ns for key in self.openings}
+        silent = sorted((limit, slot, self._name(row), row) for (row, slot), limit in limits.items() if limit < moment.ts)
+        for limit, slot, _, row in silent:
+            effects.append(self._invalidate(moment, row, slot, limit, _silence_words(self._silence_ns)))
+        self._deadline = min((limits[key] for key in self.openings), default=FAR)
+
+    def _give_up_idle(self, hour: int) -> None:
+        in_use = np.array([name is not None for name in self.roster.names], bool)
+        used = len(in_use)
+        idle = in_use & (self.seen[:used] < hour - ROW_IDLE_NS) & ~self.alarmed[:used].any(axis=1)
+        for row in np.flatnonzero(idle).tolist():
+            self.forget(row)
+
+    def forget(self, row: int) -> None:
+        """Give a row up: its next owner finds nothing."""
+        name = self.roster.names[row]
+        assert name is not None
+        self.roster.remove(row, int(self.roster.find(name, 1) == row))
+        for array in (self.alarmed, self.streak, self.heard, self.last_at, self.last_value, self.seen, self.source):
+            array[row] = 0
+        for judge in self.judges.values():
+            judge.forget(row)
+
+    def withdraw(self, moment: Moment, row: int, slot: int, reason: str) -> list[Transition]:
+        """End an open alarm whose behavior or thing is no longer monitored (spec.md §3.6)."""
+        if (row, slot) not in self.openings:
+            return []
+        return [self._invalidate(moment, row, slot, moment.ts, reason)]
+
+    def inherit(self, old: "GroupActor", slots: Sequence[tuple[int, int]], rows: Sequence[int]) -> None:
+        """Take over the state of an old actor's rows, for (its slot, own slot) pairs that measure the same.
+
+        A behavior whose criteria changed keeps an open violation and starts counting anew (spec.md §3.6).
+        """
+        pairs = [(row, self._heir_row(old, row)) for row in rows]
+        if not pairs:
+            return
+        source, target = (np.array(side) for side in zip(*pairs, strict=True))
+        self.seen[target] = np.maximum(self.seen[target], old.seen[source])
+        self.source[target] = old.source[source]
+        for theirs, own in slots:
+            for name in ("alarmed", "streak", "heard", "last_at", "last_value"):
+                getattr(self, name)[target, own] = getattr(old, name)[source, theirs]
+            if old.slots[theirs].behavior.criteria != self.slots[own].behavior.criteria:
+                self.streak[target, own] = 0
+        renamed, rerowed = dict(slots), dict(pairs)
+        for mine, other in ((self.openings, old.openings), (self.seen_sets, old.seen_sets)):
+            for (row, slot), kept in other.items():  # type: ignore[attr-defined]  # two dicts of one shape
+                if row in rerowed and slot in renamed:
+                    mine[rerowed[row], renamed[slot]] = kept  # type: ignore[index]
+        for name, judge in self.judges.items():
+            if name in old.judges:
+                judge.adopt(old.judges[name], self._same_windows(old, judge, slots), pairs)
+        self._now = old._now
+        self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
+
+    def _heir_row(self, old: "GroupActor", row: int) -> int:
+        name = old.roster.names[row]
+        assert name is not None
+        return self._row(name, int(old.roster.find(name, 1) == row))
+
+    def _same_windows(self, old: "GroupActor", judge: Judge, slots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The pairs of this judge's slots that also have the same duration: their windows mean the same."""
+        return [
+            (theirs, own)
+            for theirs, own in slots
+            if own in judge.slots
+            and theirs in old._judge_of
+            and old._judge_of[theirs].__class__ is judge.__class__
+            and _duration(old.slots[theirs].behavior) == _duration(self.slots[own].behavior)
+        ]
+
+    # ---- what others may see ----
+
+    def active(self) -> list[tuple[str, int, MetricValue | None]]:
+        """(violation id, last violation ns, its value) of every open alarm."""
+        return [
+            (opening.violation_id, int(self.last_at[key]), self._last_value(*key, int(self.last_value[key])))
+            for key, opening in self.openings.items()
+        ]
+
+    def dump(self) -> dict[str, Any]:
+        """The whole state, for a checkpoint: arrays (copied by whoever keeps them) and plain values."""
+        names = ("alarmed", "streak", "heard", "last_at", "last_value", "seen", "source")
+        return {
+            "position": self.position,
+            "now": self._now,
+            "roster": self.roster.dump(),
+            "arrays": {name: getattr(self, name) for name in names},
+            "openings": [(row, slot, o.violation_id, o.start_ns) for (row, slot), o in self.openings.items()],
+            "seen_sets": [(row, slot, s.payload, s.cbor) for (row, slot), s in self.seen_sets.items()],
+            "judges": {name: judge.dump() for name, judge in self.judges.items()},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `dump` gave; the slots and limits must be the same."""
+        self.position, self._now = state["position"], state["now"]
+        self.roster.load(state["roster"])
+        for name, array in state["arrays"].items():
+            setattr(self, name, array.copy())
+        self.openings = {(row, slot): Opening(i, start) for row, slot, i, start in state["openings"]}
+        self.seen_sets = {(row, slot): Seen(payload, cbor) for row, slot, payload, cbor in state["seen_sets"]}
+        for name, judge in self.judges.items():
+            judge.load(state["judges"][name])
+        self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
+        if self._now is not None:
+            self._set_due(self._now)
+
+
+def _judges(slots: Sequence[Slot], schema: Schema, limits: Limits) -> dict[str, Judge]:
+    """One judge per kind of criterion that claims any slot, by the name of the kind's module."""
+    found: dict[str, Judge] = {}
+    for kind in criteria():
+        claimed = [(number, slot) for number, slot in enumerate(slots) if kind.claims(slot, schema)]
+        if claimed:
+            found[kind.build.__module__] = kind.build(claimed, schema, limits)
+    return found
+
+
+def _windowed(judge: Judge) -> bool:
+    return bool(judge.ends(0))
+
+
+def _consecutive(behavior: Behavior) -> tuple[int, int]:
+    criteria_ = behavior.criteria
+    assert criteria_ is not None
+    return criteria_.consecutive_datapoints_to_alarm or 1, criteria_.consecutive_datapoints_to_clear or 1
+
+
+def _duration(behavior: Behavior) -> int | None:
+    return behavior.criteria.duration_seconds if behavior.criteria else None
+
+
+def _silence_words(silence_ns: int) -> str:
+    return f"no datapoint for more than {silence_ns / 3600 / NS:g} h"

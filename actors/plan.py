@@ -1,0 +1,90 @@
+"""From rules to actors: which sets of targets there are, which behaviors each is judged by, and who is in which.
+
+Profiles that are attached to the same set of targets share one actor; a profile attached to several groups has their
+union, each thing once (design.md §4).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from actors.columns import Schema
+from actors.criteria import criteria
+from actors.criteria._base import Slot
+from config.kinds import Kinds, Metric
+from config.model import Fleet, Rules, SecurityProfile
+
+ALL: Final = "all/things"
+REGISTERED: Final = "all/registered-things"
+UNREGISTERED: Final = "all/unregistered-things"
+GROUP: Final = "thinggroup/"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """One actor to be: its key (the targets, sorted, joined by "+") and its behaviors in order."""
+
+    key: str
+    targets: frozenset[str]
+    slots: tuple[Slot, ...]
+    unjudged: tuple[str, ...]  # "profile/behavior" that no criterion of this build can judge
+
+
+class Registry:
+    """The fleet, looked up by thing: who is registered, and in which groups, ancestors included."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.groups: dict[str, frozenset[str]] = {name: frozenset() for name in fleet.things}
+        for name, group in fleet.groups.items():
+            lineage = _lineage(fleet, name)
+            for thing in group.things:
+                self.groups[thing] = self.groups.get(thing, frozenset()) | lineage
+
+    def covers(self, targets: frozenset[str], thing: str, registered: bool) -> bool:
+        """Whether an identity is among the targets.
+
+        A thing that has been registered since keeps its unregistered identity until that falls silent (spec.md §3.6).
+        """
+        if not registered:
+            return ALL in targets or UNREGISTERED in targets
+        groups = self.groups.get(thing)
+        if groups is None:
+            return False
+        return ALL in targets or REGISTERED in targets or any(GROUP + group in targets for group in groups)
+
+
+def plans(rules: Rules, kinds: Kinds, schema: Schema) -> tuple[GroupPlan, ...]:
+    """One per distinct set of targets, in the order of their keys. Profiles without targets watch nothing."""
+    metrics = _metrics(rules, kinds)
+    by_key: dict[str, list[SecurityProfile]] = {}
+    for profile in sorted(rules.profiles, key=lambda p: p.security_profile_name):
+        if profile.targets:
+            by_key.setdefault("+".join(sorted(set(profile.targets))), []).append(profile)
+    return tuple(_plan(key, profiles, metrics, schema) for key, profiles in sorted(by_key.items()))
+
+
+def _plan(key: str, profiles: list[SecurityProfile], metrics: Mapping[str, Metric], schema: Schema) -> GroupPlan:
+    slots, unjudged = [], []
+    for profile in profiles:
+        for behavior in profile.behaviors:
+            metric = metrics.get(behavior.metric or "")
+            slot = Slot(profile.security_profile_name, behavior, metric) if metric else None
+            if slot is not None and any(kind.claims(slot, schema) for kind in criteria()):
+                slots.append(slot)
+            else:
+                unjudged.append(f"{profile.security_profile_name}/{behavior.name}")
+    return GroupPlan(key, frozenset(key.split("+")), tuple(slots), tuple(unjudged))
+
+
+def _metrics(rules: Rules, kinds: Kinds) -> dict[str, Metric]:
+    custom = {metric.metric_name: kinds.custom[metric.metric_type](metric.metric_name) for metric in rules.custom_metrics}
+    return {**kinds.metrics, **custom}
+
+
+def _lineage(fleet: Fleet, name: str) -> frozenset[str]:
+    found: set[str] = set()
+    group: str | None = name
+    while group is not None and group not in found:
+        found.add(group)
+        group = fleet.groups[group].parent
+    return frozenset(found)

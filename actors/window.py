@@ -1,0 +1,166 @@
+"""Sliding sums: the values of each thing's recent reports, kept as small rings in one pool.
+
+A ring belongs to a (row, window) pair; `window` numbers the delta metrics that some behavior sums. With the usual
+floor between reports a ring holds two or three values, so it starts with room for two and doubles on demand: a thing
+that reports every second costs its own memory only. At RING_MAX values the two oldest are merged, which is counted.
+
+Arrays: [r, w] = rows × windows; pool arrays are [p].
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from actors.messages import I4, I8
+
+RING_START: Final = 2
+RING_MAX: Final = 4096
+I64_MAX: Final = 2**63 - 1
+
+
+class Windows:
+    """The rings of one group actor. `horizons_ns[w]` is the longest age that any behavior looks back."""
+
+    def __init__(self, horizons_ns: I8) -> None:
+        self.horizons_ns = horizons_ns
+        self.merged = 0
+        self.offset: I4 = np.zeros((0, len(horizons_ns)), np.int32)
+        self.room: I4 = np.zeros((0, len(horizons_ns)), np.int32)
+        self.head: I4 = np.zeros((0, len(horizons_ns)), np.int32)
+        self.length: I4 = np.zeros((0, len(horizons_ns)), np.int32)
+        self.pool_ts: I8 = np.zeros(0, np.int64)
+        self.pool_value: I8 = np.zeros(0, np.int64)
+        self._used = 0
+        self._free: dict[int, list[int]] = {}  # room -> offsets of rings given back
+
+    def grow(self, rows: int) -> None:
+        """Make room for `rows` rows; the new ones get their first, smallest ring."""
+        old, windows = self.offset.shape
+        fresh = (rows - old) * windows
+        start = self._take(fresh * RING_START)
+        offsets = (start + RING_START * np.arange(fresh, dtype=np.int32)).reshape(-1, windows).astype(np.int32)
+        self.offset = np.concatenate((self.offset, offsets))
+        self.room = np.concatenate((self.room, np.full((rows - old, windows), RING_START, np.int32)))
+        self.head = np.concatenate((self.head, np.zeros((rows - old, windows), np.int32)))
+        self.length = np.concatenate((self.length, np.zeros((rows - old, windows), np.int32)))
+
+    def enlarge(self, row: int, window: int) -> None:
+        """Double a full ring, or merge its two oldest values when it may not grow."""
+        room = int(self.room[row, window])
+        if room >= RING_MAX:
+            self._merge_oldest(row, window)
+            return
+        values = self.values(row, window)
+        offset = self._allocate(2 * room)
+        self._release(int(self.offset[row, window]), room)
+        self.offset[row, window], self.room[row, window], self.head[row, window] = offset, 2 * room, 0
+        self.put(row, window, values)
+
+    def values(self, row: int, window: int) -> list[tuple[int, int]]:
+        """(ts ns, value), oldest first."""
+        offset, room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
+        places = [offset + (head + i) % room for i in range(int(self.length[row, window]))]
+        return [(int(self.pool_ts[p]), int(self.pool_value[p])) for p in places]
+
+    def put(self, row: int, window: int, values: list[tuple[int, int]]) -> None:
+        """Replace a ring's content; enlarges it as needed."""
+        while self.room[row, window] < min(len(values), RING_MAX):
+            self.length[row, window] = 0
+            self.enlarge(row, window)
+        values = values[-RING_MAX:]
+        offset = int(self.offset[row, window])
+        self.head[row, window], self.length[row, window] = 0, len(values)
+        for i, (ts, value) in enumerate(values):
+            self.pool_ts[offset + i], self.pool_value[offset + i] = ts, value
+
+    def forget(self, row: int) -> None:
+        """Empty the rings of a row that is given up; large ones go back to the pool."""
+        self.length[row] = 0
+        self.head[row] = 0
+        for window in np.flatnonzero(self.room[row] > RING_START):
+            self._release(int(self.offset[row, window]), int(self.room[row, window]))
+            self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
+
+    def dump(self) -> dict[str, Any]:
+        names = ("offset", "room", "head", "length")
+        state: dict[str, Any] = {name: getattr(self, name) for name in names}
+        state["pool_ts"], state["pool_value"] = self.pool_ts[: self._used], self.pool_value[: self._used]
+        return state | {"free": {str(k): v for k, v in self._free.items()}, "merged": self.merged}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name in ("offset", "room", "head", "length", "pool_ts", "pool_value"):
+            setattr(self, name, state[name].copy())
+        self._used = len(self.pool_ts)
+        self._free = {int(k): list(v) for k, v in state["free"].items()}
+        self.merged = state["merged"]
+
+    def _merge_oldest(self, row: int, window: int) -> None:
+        (_, first), (ts, second), *rest = self.values(row, window)
+        self.put(row, window, [(ts, min(first + second, I64_MAX)), *rest])
+        self.merged += 1
+
+    def _allocate(self, room: int) -> int:
+        spare = self._free.get(room)
+        return spare.pop() if spare else self._take(room)
+
+    def _release(self, offset: int, room: int) -> None:
+        self._free.setdefault(room, []).append(offset)
+
+    def _take(self, size: int) -> int:
+        start = self._used
+        self._used += size
+        if self._used > len(self.pool_ts):
+            more = max(self._used, len(self.pool_ts) + len(self.pool_ts) // 2) - len(self.pool_ts)
+            self.pool_ts = np.concatenate((self.pool_ts, np.zeros(more, np.int64)))
+            self.pool_value = np.concatenate((self.pool_value, np.zeros(more, np.int64)))
+        return start
+
+
+@njit(
+    "b1(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    nogil=True,
+    cache=True,
+)
+def push(
+    row: int, window: int, ts: int, value: int, horizon: int,
+    offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, pool_value: I8,
+) -> bool:  # fmt: skip
+    """Drop what is older than the horizon, add a value. False: the ring is full, `enlarge` it and come again."""
+    base, size = offset[row, window], room[row, window]
+    first, count = head[row, window], length[row, window]
+    while count > 0 and ts - pool_ts[base + first] >= horizon:
+        first = (first + 1) % size
+        count -= 1
+    head[row, window] = first
+    length[row, window] = count
+    if count == size:
+        return False
+    place = base + (first + count) % size
+    pool_ts[place] = ts
+    pool_value[place] = value
+    length[row, window] = count + 1
+    return True
+
+
+@njit(
+    "i8(i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    nogil=True,
+    cache=True,
+)
+def total(
+    row: int, window: int, ts: int, horizon: int,
+    offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, pool_value: I8,
+) -> int:  # fmt: skip
+    """The sum of the values younger than `horizon`, newest first; saturates at the largest int64."""
+    base, size = offset[row, window], room[row, window]
+    found = 0
+    for i in range(length[row, window] - 1, -1, -1):
+        place = base + (head[row, window] + i) % size
+        if ts - pool_ts[place] >= horizon:
+            break
+        value = pool_value[place]
+        if found > I64_MAX - value:
+            return I64_MAX
+        found += value
+    return found

@@ -1,0 +1,134 @@
+"""The router and all group actors under one set of rules, and how new rules are taken.
+
+Live, in a replay and while a crashed actor is rebuilt, the same world is driven by the same log.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from actors.columns import Schema, schema_of
+from actors.effects import Transition
+from actors.group import GroupActor, Moment
+from actors.messages import Downtime, Frames
+from actors.plan import GroupPlan, Registry, plans
+from actors.router import Routed, Router, source_number
+from config.kinds import Kinds
+from config.model import Behavior, Rules
+
+NO_LONGER = "no longer monitored: its behavior, profile or target is gone"
+
+
+class World:
+    """`identity` is the log's, `interval_default_s` the floor between reports where the rules state none."""
+
+    def __init__(self, rules: Rules, kinds: Kinds, identity: str, interval_default_s: float = 300.0) -> None:
+        self.kinds, self.identity = kinds, identity
+        self.rules = rules
+        self.schema = schema_of(rules, kinds)
+        self.plans = plans(rules, kinds, self.schema)
+        self.router = Router(rules, self.schema, self.plans, interval_default_s)
+        self.actors = {plan.key: self._actor(plan) for plan in self.plans}
+
+    def handle(self, frames: Frames, only: str | None = None) -> tuple[Routed, list[Transition]]:
+        """Everything at once, in one thread of control: for replays, and for rebuilding one actor (`only`).
+
+        The transitions are ordered by position.
+        """
+        routed = self.router.route(frames)
+        shares = {key: share for key, share in routed.shares.items() if only in (None, key)}
+        effects = [effect for key, share in shares.items() for effect in self.actors[key].handle(share)]
+        return routed, sorted(effects, key=lambda effect: effect.position)
+
+    def advance(self, moment: Moment) -> list[Transition]:
+        """Let time pass without an entry: the end of a replay's input."""
+        self.router.last_ts = max(self.router.last_ts, moment.ts)
+        return [effect for actor in self.actors.values() for effect in actor.advance(moment)]
+
+    def pause(self, down: Downtime) -> list[Transition]:
+        """Our own downtime is not silence of the devices; that of one bridge is none of its devices only."""
+        ts = max(down.ts, self.router.last_ts)
+        self.router.last_ts = ts
+        down = Downtime(down.position, ts, down.since, down.source)
+        source = source_number(down.source) if down.source else None
+        return [effect for actor in self.actors.values() for effect in actor.pause(down, source)]
+
+    def change(self, rules: Rules, moment: Moment) -> list[Transition]:
+        """Take new rules at their place in the log: everything new is built before anything live is replaced."""
+        effects = self.advance(moment)
+        schema = schema_of(rules, self.kinds)
+        new_plans = plans(rules, self.kinds, schema)
+        registry = Registry(rules.fleet)
+        same = schema == self.schema and rules.limits == self.rules.limits
+        successors = {}
+        for plan in new_plans:
+            old = self.actors.get(plan.key)
+            keeps = same and old is not None and old.slots == plan.slots
+            successors[plan.key] = old if keeps and old else self._actor(plan, rules, schema)
+            if keeps and old:
+                effects += _release(old, plan, registry, moment)
+        for actor in self.actors.values():
+            if successors.get(actor.key) is not actor:
+                effects += _hand_over(actor, successors, new_plans, registry, moment)
+        for actor in successors.values():
+            actor.advance(moment)
+        self.rules, self.schema, self.plans, self.actors = rules, schema, new_plans, successors
+        self.router.configure(rules, schema, new_plans)
+        return effects
+
+    def dump(self) -> dict[str, Any]:
+        return {"router": self.router.dump(), "actors": {key: actor.dump() for key, actor in self.actors.items()}}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.router.load(state["router"])
+        for key, actor in self.actors.items():
+            actor.load(state["actors"][key])
+
+    def _actor(self, plan: GroupPlan, rules: Rules | None = None, schema: Schema | None = None) -> GroupActor:
+        limits = (rules or self.rules).limits
+        return GroupActor(plan.key, plan.slots, schema or self.schema, limits, self.identity)
+
+
+def _release(actor: GroupActor, plan: GroupPlan, registry: Registry, moment: Moment) -> list[Transition]:
+    """Give up the rows of an otherwise unchanged actor that its targets no longer cover."""
+    effects: list[Transition] = []
+    for row, name, registered in actor.roster.identities():
+        if not registry.covers(plan.targets, name.decode(), registered):
+            for slot in range(len(actor.slots)):
+                effects += actor.withdraw(moment, row, slot, NO_LONGER)
+            actor.forget(row)
+    return effects
+
+
+def _hand_over(
+    old: GroupActor, successors: Mapping[str, GroupActor], new_plans: Iterable[GroupPlan], registry: Registry, moment: Moment
+) -> list[Transition]:
+    """Move an actor's rows, with their state, to the actors that now have its profiles; end what nobody covers."""
+    effects: list[Transition] = []
+    by_profile = {slot.profile: plan for plan in new_plans for slot in plan.slots}
+    carried: set[tuple[int, int]] = set()
+    identities = old.roster.identities()
+    for plan in {plan.key: plan for plan in by_profile.values()}.values():
+        heir = successors[plan.key]
+        pairs = _matching_slots(old, heir)
+        if not pairs:
+            continue
+        rows = [row for row, name, registered in identities if registry.covers(plan.targets, name.decode(), registered)]
+        heir.inherit(old, pairs, rows)
+        carried |= {(row, slot) for row in rows for slot, _ in pairs}
+    for row, slot in sorted(set(old.openings) - carried, key=lambda key: (key[1], old.roster.names[key[0]] or b"")):
+        effects += old.withdraw(moment, row, slot, NO_LONGER)
+    return effects
+
+
+def _matching_slots(old: GroupActor, new: GroupActor) -> list[tuple[int, int]]:
+    """(old slot, new slot) of every behavior whose state survives: the same name, metric and dimension."""
+    places = {(slot.profile, slot.behavior.name, _measured(slot.behavior)): at for at, slot in enumerate(new.slots)}
+    found = [
+        (at, places.get((slot.profile, slot.behavior.name, _measured(slot.behavior)))) for at, slot in enumerate(old.slots)
+    ]
+    return [(ours, theirs) for ours, theirs in found if theirs is not None]
+
+
+def _measured(behavior: Behavior) -> tuple[Any, ...]:
+    dimension = behavior.metric_dimension
+    return behavior.metric, dimension and dimension.dimension_name, dimension and dimension.operator
