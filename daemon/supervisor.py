@@ -10,13 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
 from actors.effects import Transition
 from actors.group import GroupActor
 from actors.messages import Share
+from daemon.checkpoint import frozen
 from daemon.mailbox import Mailbox
 
 RESTARTS_MAX: Final = 5
@@ -27,10 +28,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Passes through a mailbox like a share: the actor's state at this place of the log is wanted."""
+    """Passes through a mailbox like a share: a frozen copy of the actor's state at this place of the log is wanted."""
 
     position: int
-    answer: "asyncio.Future[GroupActor]"
+    answer: "asyncio.Future[Any]"
 
 
 class Telemetry(Protocol):
@@ -82,8 +83,8 @@ class Supervisor:
                 await seat.mailbox.tell(share)
             self.told = max(self.told, int(share.batch.frames.seq[share.last - 1]))
 
-    async def mark(self, position: int) -> dict[str, "asyncio.Future[GroupActor]"]:
-        """Ask every running actor for its state at this place; the futures resolve inside its own turn."""
+    async def mark(self, position: int) -> dict[str, "asyncio.Future[Any]"]:
+        """Ask every actor for a copy of its state at this place, made in its own turn."""
         answers = {}
         for key, seat in self.seats.items():
             answers[key] = asyncio.get_running_loop().create_future()
@@ -113,7 +114,7 @@ class Supervisor:
             message = await seat.mailbox.take()
             if isinstance(message, Marker):
                 if not message.answer.done():
-                    message.answer.set_result(seat.actor)
+                    message.answer.set_result(frozen(seat.actor.dump()))
                 continue
             if int(message.batch.frames.seq[message.last - 1]) <= seat.actor.position:
                 continue  # caught up past it while it waited
