@@ -1,0 +1,1 @@
+"""What listens for HTTP: the guards, the listener, and one file per kind of endpoint."""

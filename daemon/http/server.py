@@ -1,0 +1,97 @@
+"""Opens the HTTP listener and closes it: an aiohttp application behind the guards, on one address."""
+
+import asyncio
+import ssl
+from typing import Final
+
+from aiohttp import web
+
+from daemon.http import guards
+
+STOP_S: Final = 5.0
+BACKLOG: Final = 128
+TLS_HANDSHAKE_S: Final = 10.0
+
+
+def application(meter: guards.Meter, *, open_loopback: bool = True) -> web.Application:
+    """An application with the guards and no endpoint: `ops.add` and its like add theirs.
+
+    `open_loopback`: nobody must show an access key, so the rule about browsers holds (guards.refusal).
+    """
+    app = web.Application(middlewares=[guards.guarded(open_loopback, meter)], client_max_size=guards.BODY_BYTES_MAX)
+    app.on_response_prepare.append(guards.dress)
+    return app
+
+
+class Server:
+    """One listener. `start` and `stop` are each called once."""
+
+    def __init__(
+        self, app: web.Application, listen: str, meter: guards.Meter, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`listen`: `host:port`, `[v6]:port`; port 0: the system chooses."""
+        self.address = listen
+        self._meter = meter
+        self._tls = tls
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
+        self._app = app
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen; the actual address as `host:port`.
+
+        Raises:
+            OSError: the address is taken, or not ours.
+            ValueError: it is no address.
+        """
+        host, port = split_listen(self.address)
+        # Before setup: it freezes the application.
+        connections = guards.Connections(lambda: self._protocol(), self._meter)
+        self._app[guards.CONNECTIONS] = connections
+        await self._runner.setup()
+        try:
+            self._listener = await self._open(connections, host, port)
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self.address
+
+    async def stop(self) -> None:
+        """No new connections; requests under way have STOP_S to end."""
+        if self._listener is not None:
+            self._listener.close()
+        await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.wait_closed()
+
+    async def _open(self, connections: guards.Connections, host: str, port: int) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            connections,
+            host,
+            port,
+            ssl=self._tls,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls else None,
+            backlog=BACKLOG,
+        )
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner.server is not None, "the runner is set up before the listener opens"
+        return self._runner.server()
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """`host:port` in two parts; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it has no host, or no port within 0..65535.
+    """
+    host, colon, port = listen.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{listen!r}: an IPv6 address needs brackets, as in [::1]:8080")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{listen!r} is not of the form host:port")
+    return host, int(port)

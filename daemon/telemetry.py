@@ -1,0 +1,270 @@
+"""Every number the daemon shows about itself, declared once, in Prometheus' terms: prefix, base units, help.
+
+No label names a thing (a fleet has millions); labels are actors, receivers, bridges, profiles, behaviors and fixed
+reasons, all bounded by the configuration. The hot path counts once per batch, never per report. Numbers that another
+part keeps anyway (a queue's length, a bridge's totals) are read from there at the moment of the scrape.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+LATENCY_S: Final = (
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.01,
+    0.015,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    60.0,
+)
+WORK_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+Read = Callable[[], float]
+
+
+class Total:
+    """A counter that someone else keeps: read when scraped, for one value of the label or without labels."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, label: str = "") -> None:
+        self._name, self._text, self._label = name, text, label
+        self._reads: dict[str, Read] = {}
+        registry.register(self)
+
+    def read_from(self, read: Read, label: str = "") -> None:
+        """`read` gives the total so far; it must never fall while the process lives, except by `forget`."""
+        self._reads[label] = read
+
+    def forget(self, label: str) -> None:
+        self._reads.pop(label, None)
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label] if self._label else [])
+        for label, read in self._reads.items():
+            family.add_metric([label] if self._label else [], read())
+        yield family
+
+
+class Spread:
+    """A histogram that takes a whole batch of seconds in one call: its cost per report is a few nanoseconds."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, bounds_s: Sequence[float]) -> None:
+        self._name, self._text = name, text
+        self._bounds_s = np.array(bounds_s)
+        self._counts = np.zeros(len(bounds_s) + 1, dtype=np.int64)  # [bound], the last one is +Inf
+        self._sum_s = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: npt.NDArray[np.float64]) -> None:
+        """seconds: [n]. A clock that stepped back makes negative ones: they count as 0."""
+        at_least_0 = np.maximum(seconds, 0.0)
+        places = np.searchsorted(self._bounds_s, at_least_0, side="left")
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum_s += float(at_least_0.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        below = np.cumsum(self._counts)
+        names = [*(str(float(bound)) for bound in self._bounds_s), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._text)
+        family.add_metric([], [(name, float(count)) for name, count in zip(names, below, strict=True)], self._sum_s)
+        yield family
+
+
+class Telemetry:
+    """All metrics of one daemon, in a registry of its own. Attributes are grouped by what they are about."""
+
+    def __init__(self) -> None:
+        # A second series per counter that nobody queries.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without a signature
+        self.registry = CollectorRegistry()
+        self._about_reports()
+        self._about_alarms()
+        self._about_the_log()
+        self._about_actors()
+        self._about_storage()
+        self._about_delivery()
+        self._about_configuration()
+        self._about_brokers()
+        self._about_the_process()
+
+    def render(self) -> bytes:
+        """The text exposition format, version 0.0.4; every value is as of now."""
+        return generate_latest(self.registry)
+
+    # What the supervisor tells (daemon/supervisor.py).
+
+    def handled(self, actor: str, seconds: float, reports: int) -> None:
+        self.handle_seconds.observe(seconds)
+        self.actor_reports.labels(actor).inc(reports)
+
+    def restarted(self, actor: str) -> None:
+        self.actor_restarts.labels(actor).inc()
+
+    def poisoned(self, actor: str) -> None:
+        self.poison.labels(actor).inc()
+
+    # What the HTTP guards tell (daemon/http/guards.py).
+
+    def answered(self, status: int) -> None:
+        self.http_requests.labels(str(status)).inc()
+
+    def refused(self, reason: str) -> None:
+        self.http_refused.labels(reason).inc()
+
+    # Labels that went with the configuration: a removed receiver would be shown for ever.
+
+    def forget_actor(self, actor: str) -> None:
+        for metric in (self.actor_reports, self.actor_restarts, self.poison, self.mailbox_depth, self.rows):
+            metric.remove(actor)
+
+    def forget_receiver(self, receiver: str) -> None:
+        self.deliveries.remove_by_labels({"receiver": receiver})
+        self.outbox_depth.remove(receiver)
+        self.outbox_oldest_age.remove(receiver)
+
+    def forget_bridge(self, bridge: str) -> None:
+        self.bridge_connected.remove(bridge)
+        self.bridge_last_message.remove(bridge)
+        for total in self.bridge_totals.values():
+            total.forget(bridge)
+
+    def _about_reports(self) -> None:
+        self.reports_received = self._counter("reports_received", "Reports read from the log.")
+        self.reports_accepted = self._counter("reports_accepted", "Reports that passed every check.")
+        self.reports_rejected = self._counter("reports_rejected", "Reports refused, by reason.", "reason")
+        self.custom_values_ignored = self._counter(
+            "custom_values_ignored", "Custom metric values without a definition, or not of its type, dropped."
+        )
+        self.control_entries = self._counter("control_entries", "Log entries that are not reports: ticks, changes ...")
+        self.ticks = self._counter("ticks", "Ticks written into the idle log.")
+        self.replies_sent = Total(self.registry, "detectd_replies_sent", "Replies to devices handed to a broker.")
+        self.replies_dropped = Total(
+            self.registry, "detectd_replies_dropped", "Replies to devices dropped because the way out was full or down."
+        )
+
+    def _about_alarms(self) -> None:
+        self.events = self._counter("events", "Violation events stored.", "type", "profile", "behavior")
+        self.active_violations = self._gauge("active_violations", "Things x behaviors now in alarm.")
+        self.rows = self._gauge("rows", "Things with state in an actor.", "actor")
+
+    def _about_the_log(self) -> None:
+        self.log_position = self._gauge("log_position", "Position of the last log entry whose effects are stored.")
+        self.log_last_seq = self._gauge("log_last_sequence", "Position of the last entry that the log has.")
+        self.log_lag = self._gauge("log_lag_entries", "Entries of the log not yet judged and stored.")
+        self.log_connected = self._gauge("log_connected", "1 while the log can be read.")
+        self.gaps = self._counter("log_gaps", "Times the log had dropped entries before they were read.")
+        self.gap_entries = self._counter("log_gap_entries", "Entries that the log dropped before they were read.")
+        self.latency = Spread(
+            self.registry,
+            "detectd_report_latency_seconds",
+            "From a report's receipt by the log until its effects are stored.",
+            LATENCY_S,
+        )
+
+    def _about_actors(self) -> None:
+        self.actor_reports = self._counter("actor_reports", "Reports judged, by actor.", "actor")
+        self.actor_restarts = self._counter("actor_restarts", "Actors rebuilt after a crash.", "actor")
+        self.poison = self._counter("poison_entries", "Log entries set aside because they crash an actor.", "actor")
+        self.mailbox_depth = self._gauge("mailbox_depth", "Batches waiting for an actor.", "actor")
+        self.handle_seconds = self._histogram("handle_seconds", "One call of an actor: a batch judged.", WORK_S)
+        self.decode_seconds = self._histogram("decode_seconds", "Decoding and routing one batch.", WORK_S)
+
+    def _about_storage(self) -> None:
+        self.store_queue_depth = self._gauge("store_queue_depth", "Writes waiting for the store.")
+        self.store_commit_seconds = self._histogram("store_commit_seconds", "One transaction of the store.", WORK_S)
+        self.store_full = self._gauge("store_full", "1 while the store can't write for want of room.")
+        self.checkpoint_seconds = self._histogram("checkpoint_seconds", "Writing one checkpoint.", LATENCY_S)
+        self.checkpoint_bytes = self._gauge("checkpoint_bytes", "Size of the last checkpoint.")
+        self.checkpoint_age = self._gauge("checkpoint_age_seconds", "Time since the last checkpoint was complete.")
+
+    def _about_delivery(self) -> None:
+        self.deliveries = self._counter(
+            "deliveries", "Attempts to deliver, by what came of them.", "receiver", "outcome"
+        )
+        self.outbox_depth = self._gauge("outbox_depth", "Notices waiting to be delivered.", "receiver")
+        self.outbox_oldest_age = self._gauge(
+            "outbox_oldest_age_seconds", "Age of the oldest notice that waits, 0 when none does.", "receiver"
+        )
+
+    def _about_configuration(self) -> None:
+        self.config_generation = self._gauge("config_generation", "Number of the configuration in force.")
+        self.reload_successful = self._gauge("config_last_reload_successful", "1 when the last reload was accepted.")
+        self.reload_success_time = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "When a configuration was last accepted."
+        )
+        self.reload_failures = self._counter("config_reload_failures", "Reloads refused: the old one stays in force.")
+
+    def _about_brokers(self) -> None:
+        self.bridge_connected = self._gauge("bridge_connected", "1 while subscribed at the other broker.", "bridge")
+        self.bridge_last_message = self._gauge(
+            "bridge_last_message_timestamp_seconds", "When a report last came from the other broker.", "bridge"
+        )
+        self.bridge_totals = {
+            name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
+        }
+        self.nats_restarts = self._counter("nats_restarts", "Times nats-server was started again after it died.")
+        self.nats_violations = self._counter("nats_permission_violations", "Publishes and subscriptions refused.")
+        self.nats_mqtt5_refused = self._counter("nats_mqtt5_refused", "MQTT 5 clients that nats-server turned away.")
+        self.guard_copied = self._counter("guard_copied", "Acknowledged reports copied into the log after a crash.")
+
+    def _about_the_process(self) -> None:
+        self.ready = self._gauge("ready", "1 while /-/ready says yes.")
+        self.http_requests = self._counter("http_requests", "HTTP requests answered.", "code")
+        self.http_refused = self._counter("http_refused", "Connections and requests turned away, by reason.", "reason")
+        self.logs_suppressed = Total(self.registry, "detectd_log_lines_suppressed", "Log lines held back in a flood.")
+        self.actor_failures = self._gauge("actors_failed", "Actors that were given up.")
+        build = self._gauge("build_info", "The running program; always 1.", "version", "python")
+        build.labels(_own_version(), platform.python_version()).set(1)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="detectd", registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace="detectd", registry=self.registry)
+
+    def _histogram(self, name: str, text: str, bounds_s: Iterable[float]) -> Histogram:
+        return Histogram(name, text, (), namespace="detectd", registry=self.registry, buckets=tuple(bounds_s))
+
+
+BRIDGE_TOTALS: Final = {
+    "received": "Messages received from the other broker.",
+    "stored": "Of these, reports that the log has stored.",
+    "retained": "Retained messages ignored: old news, not a report of now.",
+    "oversize": "Reports longer than the limit: cut, so that the core rejects them.",
+    "misnamed": "Messages whose topic names no possible thing, ignored.",
+    "repeated": "Messages delivered again after a reconnect that the log already had.",
+    "dropped": "QoS 0 messages dropped because the log could not keep up.",
+    "overruns": "Connections given up because too much waited to be stored.",
+    "reconnects": "Connections made after the first.",
+    "replies_sent": "Replies handed to the other broker.",
+    "replies_dropped": "Replies dropped: the broker was away or slow, or takes none.",
+}
+
+
+def _own_version() -> str:
+    try:
+        return version("detectd")
+    except PackageNotFoundError:
+        return "0+source"  # run from a checkout that was never installed

@@ -1,0 +1,254 @@
+"""What the guards turn away: web pages that steer a browser at us, floods, and connections that dawdle."""
+
+import asyncio
+import io
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+
+from daemon.http import guards
+from daemon.http.server import Server, application
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.answers: Counter[int] = Counter()
+        self.refusals: Counter[str] = Counter()
+
+    def answered(self, status: int) -> None:
+        self.answers[status] += 1
+
+    def refused(self, reason: str) -> None:
+        self.refusals[reason] += 1
+
+
+async def _hello(_request: web.Request) -> web.Response:
+    return web.Response(text="hello")
+
+
+async def _echo(request: web.Request) -> web.Response:
+    return web.Response(body=await guards.body(request))
+
+
+@asynccontextmanager
+async def serving(meter: Meter, *, open_loopback: bool = True) -> AsyncIterator[str]:
+    app = application(meter, open_loopback=open_loopback)
+    app.router.add_get("/", _hello)
+    app.router.add_post("/echo", _echo)
+    server = Server(app, "127.0.0.1:0", meter)
+    address = await server.start()
+    try:
+        yield address
+    finally:
+        await server.stop()
+
+
+async def _get(address: str, **headers: str) -> tuple[int, str]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with aiohttp.ClientSession() as session, session.get(f"http://{address}/", headers=named) as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.10", "[::1]:8080", "a.localhost"]
+)
+def test_a_loopback_host_passes(host: str) -> None:
+    assert guards.refusal(CIMultiDict({"Host": host})) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "example.com",
+        "evil.example:8080",
+        "127.0.0.1.nip.io",
+        "localhost.example.com",
+        "10.0.0.1",
+        "[::2]",
+        "[::1",
+        "",
+        "0.0.0.0",
+    ],
+)
+def test_any_other_host_is_refused_so_that_dns_rebinding_fails(host: str) -> None:
+    refused = guards.refusal(CIMultiDict({"Host": host}))
+    assert refused is not None
+    assert refused[0] == "host"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://example.com", "null", "http://localhost:3000", "http://127.0.0.1:80800", "file://localhost:8080", ""],
+)
+def test_a_page_of_another_origin_is_refused_on_this_machine_too(origin: str) -> None:
+    refused = guards.refusal(CIMultiDict({"Host": "localhost:8080", "Origin": origin}))
+    assert refused is not None
+    assert refused[0] == "origin"
+
+
+def test_our_own_page_passes() -> None:
+    own = {"Host": "localhost:8080", "Origin": "http://localhost:8080", "Sec-Fetch-Site": "same-origin"}
+    assert guards.refusal(CIMultiDict(own)) is None
+
+
+def test_a_second_host_header_does_not_hide_the_first() -> None:
+    refused = guards.refusal(CIMultiDict([("Host", "localhost"), ("Host", "evil.example")]))
+    assert refused is not None
+
+
+def test_a_request_without_browser_headers_passes() -> None:
+    assert guards.refusal(CIMultiDict()) is None
+
+
+async def test_a_cross_site_request_gets_403_in_json_and_is_counted() -> None:
+    meter = Meter()
+    async with serving(meter) as address:
+        status, text = await _get(address, Sec_Fetch_Site="cross-site")
+    assert (status, "message" in text) == (403, True)
+    assert meter.refusals == {"cross-site": 1}
+    assert meter.answers == {403: 1}
+
+
+async def test_a_foreign_host_gets_403_over_the_wire() -> None:
+    meter = Meter()
+    async with serving(meter) as address:
+        assert (await _get(address, Host="rebound.example"))[0] == 403
+        assert (await _get(address, Origin="http://rebound.example"))[0] == 403
+        assert (await _get(address))[0] == 200
+    assert meter.refusals == {"host": 1, "origin": 1}
+
+
+async def test_the_rule_is_off_where_keys_are_asked_for() -> None:
+    async with serving(Meter(), open_loopback=False) as address:
+        assert (await _get(address, Host="detectd.example"))[0] == 200
+
+
+async def test_every_answer_carries_the_security_headers_errors_too() -> None:
+    async with serving(Meter()) as address, aiohttp.ClientSession(f"http://{address}") as session:
+        for path in ("/", "/nowhere"):
+            async with session.get(path) as answer:
+                shown = {name: answer.headers.get(name) for name in guards.SECURITY_HEADERS}
+                assert shown == guards.SECURITY_HEADERS
+
+
+async def test_a_body_of_a_mebibyte_passes_and_one_byte_more_is_413() -> None:
+    meter = Meter()
+    async with serving(meter) as address, aiohttp.ClientSession(f"http://{address}") as session:
+        async with session.post("/echo", data=io.BytesIO(b"x" * guards.BODY_BYTES_MAX)) as answer:
+            assert (answer.status, len(await answer.read())) == (200, guards.BODY_BYTES_MAX)
+        async with session.post("/echo", data=io.BytesIO(b"x" * (guards.BODY_BYTES_MAX + 1))) as answer:
+            assert answer.status == 413
+    assert meter.refusals == {"too-large": 1}
+
+
+async def test_a_chunked_body_without_a_stated_length_is_bounded_too() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 65_536
+
+    async with serving(Meter()) as address, aiohttp.ClientSession(f"http://{address}") as session:
+        async with session.post("/echo", data=endless()) as answer:
+            assert answer.status == 413
+
+
+async def test_what_is_not_http_is_refused_without_a_stack_trace() -> None:
+    async with serving(Meter()) as address:
+        reader, writer = await _open(address)
+        writer.write(b"\x16\x03\x01 not http\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.0 400") or answer.startswith(b"HTTP/1.1 400")
+    assert b"Traceback" not in answer
+
+
+@asynccontextmanager
+async def bounded(meter: Meter, *, most: int = 8, head_s: float = 30.0, idle_s: float = 30.0) -> AsyncIterator[str]:
+    """The same server with bounds that a test can wait for."""
+    app = application(meter)
+    app.router.add_get("/", _hello)
+    runner = web.AppRunner(app, access_log=None)
+    connections = guards.Connections(
+        lambda: runner.server(),
+        meter,
+        most=most,
+        head_s=head_s,
+        idle_s=idle_s,  # type: ignore[misc]  # set by setup()
+    )
+    app[guards.CONNECTIONS] = connections
+    await runner.setup()
+    listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
+    host, port = listener.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        listener.close()
+        await runner.cleanup()
+
+
+async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = address.split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def _until_closed(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+async def test_headers_that_never_end_cost_the_connection(sent: bytes) -> None:
+    meter = Meter()
+    async with bounded(meter, head_s=0.05) as address:
+        reader, writer = await _open(address)
+        writer.write(sent)
+        assert await _until_closed(reader) == b""
+        writer.close()
+    assert meter.refusals == {"slow": 1}
+
+
+async def test_a_connection_that_idles_after_its_answer_is_closed_and_not_called_slow() -> None:
+    meter = Meter()
+    async with bounded(meter, idle_s=0.05) as address:
+        reader, writer = await _open(address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await _until_closed(reader)).endswith(b"hello")
+        writer.close()
+    assert meter.refusals == {}
+
+
+async def test_the_second_requests_headers_are_timed_as_the_firsts() -> None:
+    meter = Meter()
+    async with bounded(meter, head_s=0.05) as address:
+        reader, writer = await _open(address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.readuntil(b"hello")
+        writer.write(b"GET /")
+        assert await _until_closed(reader) == b""
+        writer.close()
+    assert meter.refusals == {"slow": 1}
+
+
+async def test_a_connection_too_many_is_turned_away_and_a_freed_place_is_used_again() -> None:
+    meter = Meter()
+    async with bounded(meter, most=1) as address:
+        first_reader, first = await _open(address)
+        first.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await first_reader.readuntil(b"hello")
+        second_reader, second = await _open(address)
+        assert await _until_closed(second_reader) == b""
+        assert meter.refusals == {"connections": 1}
+        first.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await _until_closed(first_reader)).endswith(b"hello")
+        third_reader, third = await _open(address)
+        third.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await _until_closed(third_reader)).endswith(b"hello")
+        for writer in (first, second, third):
+            writer.close()
