@@ -1,0 +1,62 @@
+"""What a log entry's subject says it is, and a batch of entries made by hand: for replays and tests.
+
+The compiled splitter (`daemon.frames`) reads the same rules off the wire; a test compares the two.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from actors.messages import BRIDGED, CONTROL, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, Frames
+
+FORMATS: Final = {b"json": REPORT_JSON, b"cbor": REPORT_CBOR}
+
+
+class Subject(NamedTuple):
+    """kind, flags (NAME_ENCODED, BRIDGED), and where TOKEN lies within the subject: bytes."""
+
+    kind: int
+    flags: int
+    name_off: int
+    name_len: int
+
+
+def classify(subject: bytes) -> Subject:
+    """What an entry with this subject is (`Frames` names the two forms of a report's); all else is a control entry."""
+    match subject.split(b"."):
+        case [b"$aws", b"things", token, b"defender", b"metrics", fmt] if fmt in FORMATS and token:
+            return _report(fmt, 0, len(b"$aws.things."), token)
+        case [b"detectd", b"log", b"report", bridge, token, fmt] if fmt in FORMATS and token and bridge:
+            return _report(fmt, BRIDGED, len(b"detectd.log.report.") + len(bridge) + 1, token)
+    return Subject(CONTROL, 0, 0, 0)
+
+
+def _report(fmt: bytes, flags: int, name_off: int, token: bytes) -> Subject:
+    # A lone `/` is an empty level (`actors.topics`): as little a plain name as one that holds `//`.
+    encoded = NAME_ENCODED if b"/" in token or b"%" in token else 0
+    return Subject(FORMATS[fmt], flags | encoded, name_off, len(token))
+
+
+def frames_of(entries: Iterable[tuple[int, int, str, bytes, int | None, int]]) -> Frames:
+    """Build a batch from (seq, ts ns, subject, payload, origin ns or None, further flags), in log order.
+
+    An origin makes an entry COPIED; of the further flags BACKLOG makes sense.
+    """
+    pieces: list[bytes] = []
+    rows: list[Sequence[int]] = []
+    at = 0
+    for seq, ts, subject, payload, origin, flags in entries:
+        name = subject.encode()
+        kind, found, name_off, name_len = classify(name)
+        flags |= found if origin is None else found | COPIED
+        token_off = at + name_off if name_len else 0
+        start = at + len(name)
+        rows.append((seq, ts, ts if origin is None else origin, kind, flags, at, len(name), token_off, name_len, start, len(payload)))
+        pieces += (name, payload)
+        at = start + len(payload)
+    table = np.array(rows, np.int64).reshape(len(rows), 11)
+    places = [table[:, column].astype(np.int32) for column in range(5, 11)]
+    bits = [table[:, column].astype(np.uint8) for column in (3, 4)]
+    times = [table[:, column].copy() for column in range(3)]
+    return Frames(np.frombuffer(b"".join(pieces), np.uint8), *times, *bits, *places)
