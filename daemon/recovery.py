@@ -1,0 +1,157 @@
+"""Where a world comes from after a stop or a crash, and the checkpoints that make it quick (design.md §4.9).
+
+A checkpoint is the state of the router and of every actor at one position of the log; the log from there on gives the
+rest. Effects that are already stored are recognised by their ids.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from actors.controls import Change, Control, pieces
+from actors.effects import Transition
+from actors.group import GroupActor, Moment
+from actors.messages import Downtime, Frames
+from actors.world import World
+from config.diff import rules_digest
+from config.kinds import Kinds
+from config.model import NS, Rules
+from daemon import checkpoint
+from daemon.clock import Clock
+from daemon.pipeline import Cut, Definition
+from daemon.telemetry import Telemetry
+
+ROUTER: Final = "router"
+
+log = structlog.get_logger(__name__)
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What SQLite remembers of a checkpoint: its place in the log, its rules, its files and their digests."""
+
+    position: int
+    rules: str  # digest
+    files: dict[str, tuple[str, str]]  # ROUTER or an actor's key -> (file name, digest)
+
+
+class Shelf(Protocol):
+    """The part of the store that remembers checkpoints."""
+
+    async def save_checkpoint(self, position: int, manifest: bytes, keep: int) -> None: ...
+    async def checkpoints(self) -> Sequence[bytes]:
+        """Manifests, newest first."""
+
+
+ReadRange = Callable[[int, int], AsyncIterator[Frames]]
+Poison = Callable[[], dict[str, set[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Makes worlds. `folder` holds the checkpoint files, `read_range` reads entries [first, last] of the log."""
+
+    folder: Path
+    kinds: Kinds
+    identity: str
+    shelf: Shelf
+    definition: Definition
+    read_range: ReadRange
+    poison: Poison
+
+    async def world(self) -> tuple[World, int]:
+        """The world of the newest checkpoint that can be read, and its position; else an empty one, at 0."""
+        for body in await self.shelf.checkpoints():
+            manifest = msgspec.msgpack.decode(body, type=Manifest)
+            try:
+                return await self._load(manifest), manifest.position
+            except (checkpoint.CheckpointError, KeyError, ValueError) as problem:
+                log.error("checkpoint.refused", position=manifest.position, error=str(problem))
+        return self._set_poison(World(Rules(), self.kinds, self.identity)), 0
+
+    async def rebuild(self, key: str, position: int, poison: set[int]) -> tuple[GroupActor, list[Transition]]:
+        """One actor as it was after `position`, with `poison` set aside, and all that was said on the way there."""
+        world, at = await self.world()
+        self._set_poison(world, {key: poison})
+        effects: list[Transition] = []
+        if position > at:
+            async for frames in self.read_range(at + 1, position):
+                for piece in pieces(frames):
+                    effects += await self._play(world, piece, {key: poison})
+                await asyncio.sleep(0)  # the others go on meanwhile
+        return world.actors[key], effects
+
+    async def _play(self, world: World, piece: Frames | Control, poison: dict[str, set[int]]) -> list[Transition]:
+        if not isinstance(piece, Control):
+            return world.handle(piece)[1]
+        moment = Moment(piece.position, max(piece.ts, world.router.last_ts))
+        if isinstance(piece.what, Change):
+            effects = world.change(await self.definition(piece.what.digest), moment)
+            self._set_poison(world, poison)
+            return effects
+        return world.pause(Downtime(piece.position, moment.ts, piece.what.since, piece.what.source))
+
+    async def _load(self, manifest: Manifest) -> World:
+        rules = await self.definition(manifest.rules)
+        parts = {}
+        for part, (name, digest) in manifest.files.items():
+            parts[part] = await asyncio.to_thread(checkpoint.read, self.folder / name, digest)
+        world = World(rules, self.kinds, self.identity)
+        world.load({"router": parts.pop(ROUTER), "actors": parts})
+        return self._set_poison(world)
+
+    def _set_poison(self, world: World, also: dict[str, set[int]] | None = None) -> World:
+        known = self.poison()
+        for key, actor in world.actors.items():
+            actor.poison = known.get(key, set()) | (also or {}).get(key, set())
+        return world
+
+
+class Checkpointer:
+    """Writes a checkpoint now and then, in a thread; the previous one stays as a fall-back."""
+
+    def __init__(self, folder: Path, shelf: Shelf, telemetry: Telemetry, clock: Clock) -> None:
+        self._folder, self._shelf, self._telemetry, self._clock = folder, shelf, telemetry, clock
+        self.position = -1
+        self.written_ns: int | None = None  # monotonic
+
+    async def run(self, cut: Callable[[], Awaitable[Cut]], every_s: Callable[[], float]) -> None:
+        """For ever; a failure is logged and tried again at the next turn."""
+        while True:
+            await self._clock.sleep_until(self._clock.monotonic_ns() + int(every_s() * NS))
+            try:
+                await self.write(await cut())
+            except (OSError, checkpoint.CheckpointError) as problem:
+                log.error("checkpoint.failed", error=str(problem))
+
+    async def write(self, cut: Cut) -> None:
+        """Write one cut, unless nothing has happened since the last."""
+        if cut.position == self.position:
+            for answer in cut.actors.values():
+                answer.cancel()
+            return
+        started = self._clock.monotonic_ns()
+        parts: dict[str, Any] = {ROUTER: cut.router}
+        for key, answer in cut.actors.items():
+            parts[key] = await answer
+        files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
+        manifest = Manifest(cut.position, rules_digest(cut.rules), files)
+        await self._shelf.save_checkpoint(cut.position, msgspec.msgpack.encode(manifest), checkpoint.KEPT)
+        await self._tidy()
+        self.position, self.written_ns = cut.position, self._clock.monotonic_ns()
+        self._telemetry.checkpoint_seconds.observe((self.written_ns - started) / NS)
+        self._telemetry.checkpoint_bytes.set(sum((self._folder / name).stat().st_size for name, _ in files.values()))
+
+    async def _part(self, position: int, part: str, state: Any) -> tuple[str, str]:
+        name = f"{position:020d}-{blake2b(part.encode(), digest_size=8).hexdigest()}"
+        return name, await asyncio.to_thread(checkpoint.write, self._folder, name, state)
+
+    async def _tidy(self) -> None:
+        kept = [msgspec.msgpack.decode(body, type=Manifest) for body in await self._shelf.checkpoints()]
+        names = {name for manifest in kept for name, _ in manifest.files.values()}
+        await asyncio.to_thread(checkpoint.tidy, self._folder, names)
