@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from actors.messages import BRIDGED, CONTROL, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, Frames
+from actors.messages import BRIDGED, CONTROL, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, I8, Frames
 
 FORMATS: Final = {b"json": REPORT_JSON, b"cbor": REPORT_CBOR}
 
@@ -43,20 +43,25 @@ def frames_of(entries: Iterable[tuple[int, int, str, bytes, int | None, int]]) -
 
     An origin makes an entry COPIED; of the further flags BACKLOG makes sense.
     """
-    pieces: list[bytes] = []
+    data = bytearray()
     rows: list[Sequence[int]] = []
-    at = 0
-    for seq, ts, subject, payload, origin, flags in entries:
+    for seq, ts, subject, payload, origin, more in entries:
         name = subject.encode()
-        kind, found, name_off, name_len = classify(name)
-        flags |= found if origin is None else found | COPIED
+        kind, flags, name_off, name_len = classify(name)
+        flags |= more if origin is None else more | COPIED
+        at, start = len(data), len(data) + len(name)
         token_off = at + name_off if name_len else 0
-        start = at + len(name)
-        rows.append((seq, ts, ts if origin is None else origin, kind, flags, at, len(name), token_off, name_len, start, len(payload)))
-        pieces += (name, payload)
-        at = start + len(payload)
-    table = np.array(rows, np.int64).reshape(len(rows), 11)
-    places = [table[:, column].astype(np.int32) for column in range(5, 11)]
-    bits = [table[:, column].astype(np.uint8) for column in (3, 4)]
-    times = [table[:, column].copy() for column in range(3)]
-    return Frames(np.frombuffer(b"".join(pieces), np.uint8), *times, *bits, *places)
+        first = ts if origin is None else origin
+        rows.append((seq, ts, first, kind, flags, at, len(name), token_off, name_len, start, len(payload)))
+        data += name + payload
+    return _frames(data, np.array(rows, np.int64).reshape(len(rows), 11))
+
+
+def _frames(data: bytearray, table: I8) -> Frames:
+    """`table` has a column for every column of Frames, in their order."""
+    seq, ts, origin, kind, flags, *places = table.T.copy()
+    # Not frozen bytes: a kernel's signature asks for a writable array.
+    text = np.frombuffer(data, np.uint8)
+    return Frames(
+        text, seq, ts, origin, kind.astype(np.uint8), flags.astype(np.uint8), *(place.astype(np.int32) for place in places)
+    )
