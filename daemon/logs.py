@@ -1,4 +1,4 @@
-"""How the daemon talks: structlog and stdlib logging in one stream, JSON or console, secrets kept out, floods held back."""
+"""How the daemon talks: all loggers in one stream, JSON or console, secrets kept out, floods held back."""
 
 import logging
 import re

@@ -173,11 +173,11 @@ async def bounded(meter: Meter, *, most: int = 8, head_s: float = 30.0, idle_s: 
     app.router.add_get("/", _hello)
     runner = web.AppRunner(app, access_log=None)
     connections = guards.Connections(
-        lambda: runner.server(),
+        lambda: _protocol(runner),
         meter,
         most=most,
         head_s=head_s,
-        idle_s=idle_s,  # type: ignore[misc]  # set by setup()
+        idle_s=idle_s,
     )
     app[guards.CONNECTIONS] = connections
     await runner.setup()
@@ -188,6 +188,11 @@ async def bounded(meter: Meter, *, most: int = 8, head_s: float = 30.0, idle_s: 
     finally:
         listener.close()
         await runner.cleanup()
+
+
+def _protocol(runner: web.AppRunner) -> asyncio.Protocol:
+    assert runner.server is not None
+    return runner.server()
 
 
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

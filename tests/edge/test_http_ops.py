@@ -14,12 +14,15 @@ from daemon.http.server import Server, application, split_listen
 from daemon.telemetry import Telemetry
 
 
+RELOADED = ops.Reloaded(generation=7, changed=True)
+
+
 @dataclass
 class Double:
     """A daemon of which a test decides everything."""
 
     reasons: list[str] = field(default_factory=list)
-    answer: ops.Answer | Exception = ops.Reloaded(generation=7, changed=True)
+    answer: ops.Answer | Exception = RELOADED
     telemetry: Telemetry = field(default_factory=Telemetry)
     reloads: int = 0
 
@@ -153,7 +156,7 @@ async def test_a_taken_address_is_an_error_at_start() -> None:
 
 @pytest.mark.parametrize("listen", ["8080", ":8080", "::1:8080", "localhost:", "localhost:http", "localhost:65536"])
 def test_what_is_no_address_is_refused(listen: str) -> None:
-    with pytest.raises(ValueError, match="brackets|host:port"):
+    with pytest.raises(ValueError, match=r"brackets|host:port"):
         split_listen(listen)
 
 
