@@ -1,0 +1,94 @@
+"""The command line: parses arguments, calls the command, returns its exit code.
+
+0 good · 1 the answer is no (check: invalid; serve: it can't start) · 2 wrong use or unreadable input · 3 could not
+reach the daemon · 130/143 a second signal.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+EXAMPLES: Final = """\
+examples:
+  detectd check detectd.yaml                       is the configuration good, and what does it mean?
+  detectd serve --config detectd.yaml              run
+  detectd replay --config detectd.yaml week.jsonl  which alarms would these reports have raised?
+  detectd record --config detectd.yaml > log.jsonl take a part of the log home
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(arguments)
+    # Each command's module is imported when it is wanted: `--help` needs no compiled kernels.
+    module, function = options.command
+    command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="detectd",
+        description="Self-hosted continuation of AWS IoT Device Defender Detect.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="run the daemon")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve.set_defaults(command=("daemon.commands.serve", "serve"))
+
+    check = commands.add_parser("check", help="check a configuration and say what its behaviors mean")
+    check.add_argument("config", type=Path, metavar="FILE")
+    check.add_argument("--json", action="store_true", help="machine-readable output")
+    check.set_defaults(command=("daemon.commands.check", "check"))
+
+    replay = commands.add_parser("replay", help="judge a file of reports; print the events, one JSON object per line")
+    replay.add_argument("--config", type=Path, required=True, metavar="FILE")
+    replay.add_argument("input", type=Path, metavar="INPUT", help="JSON Lines; - for standard input")
+    replay.add_argument("--until", metavar="TIME", help="run the clock on to here: epoch seconds or ISO 8601")
+    replay.add_argument("--what-if", action="store_true", help="judge a recording by --config, not by its own rules")
+    replay.set_defaults(command=("daemon.commands.replay", "replay"))
+
+    record = commands.add_parser("record", help="write a part of the log as JSON Lines, for `replay`")
+    record.add_argument("--config", type=Path, required=True, metavar="FILE")
+    record.add_argument("--first", type=int, metavar="POSITION", help="default: the first that the log has")
+    record.add_argument("--last", type=int, metavar="POSITION", help="default: the last that the log has now")
+    record.set_defaults(command=("daemon.commands.record", "record"))
+
+    _poison(commands)
+    _backup(commands)
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command=("daemon.commands.version", "version"))
+    return parser
+
+
+def _poison(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    poison = commands.add_parser("poison", help="log entries that were set aside because they crash an actor")
+    poison.add_argument("--config", type=Path, required=True, metavar="FILE")
+    actions = poison.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="what was set aside, and why")
+    for action, text in (("retry", "judge it again, as if it came now"), ("drop", "forget it")):
+        one = actions.add_parser(action, help=text)
+        one.add_argument("actor")
+        one.add_argument("position", type=int)
+    poison.set_defaults(command=("daemon.commands.poison", "poison"))
+
+
+def _backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    backup = commands.add_parser("backup", help="copy store, checkpoints and log to DIR, also while the daemon runs")
+    backup.add_argument("--config", type=Path, required=True, metavar="FILE")
+    backup.add_argument("directory", type=Path, metavar="DIR")
+    backup.set_defaults(command=("daemon.commands.backup", "backup"))
+    restore = commands.add_parser("restore", help="make an empty data directory from a backup; the daemon must be stopped")
+    restore.add_argument("--config", type=Path, required=True, metavar="FILE")
+    restore.add_argument("directory", type=Path, metavar="DIR")
+    restore.set_defaults(command=("daemon.commands.backup", "restore"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

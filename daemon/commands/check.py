@@ -1,0 +1,45 @@
+"""`detectd check`: problems with their places, else what every behavior means in plain words."""
+
+import argparse
+import sys
+from typing import Any
+
+import msgspec
+
+from actors.metrics import kinds
+from config.explain import explain
+from config.load import ConfigError, Loaded, load
+
+
+def check(options: argparse.Namespace) -> int:
+    """0 good, 1 it has errors."""
+    try:
+        loaded = load(options.config, kinds())
+    except ConfigError as problem:
+        if options.json:
+            _print_json({"valid": False, "problems": [str(p) for p in problem.problems]})
+        else:
+            print(problem, file=sys.stderr)
+        return 1
+    if options.json:
+        meanings = [{"profile": profile, "behavior": name, "means": text} for profile, name, text in _meanings(loaded)]
+        _print_json({"valid": True, "warnings": [str(w) for w in loaded.warnings], "behaviors": meanings})
+        return 0
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for profile, name, text in _meanings(loaded):
+        print(f"{profile}/{name}: {text}")  # noqa: T201  # the answer
+    print(f"{options.config}: good", file=sys.stderr)
+    return 0
+
+
+def _meanings(loaded: Loaded) -> list[tuple[str, str, str]]:
+    return [
+        (profile.security_profile_name, behavior.name, explain(behavior))
+        for profile in loaded.settings.rules.profiles
+        for behavior in profile.behaviors
+    ]
+
+
+def _print_json(what: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(what)).decode())  # noqa: T201  # the answer
