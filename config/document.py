@@ -1,0 +1,335 @@
+"""Text to plain values: YAML 1.2 or JSON, every value with its line and column, duplicate keys refused.
+
+JSON is read by the standard library, and only when a place is asked for is it read again with places: a fleet of 100 000
+things costs no more than it must. YAML is read from ruamel's events by the core schema of YAML 1.2: `no` is text, `010` is ten,
+a date is text. Aliases are followed, but what they expand to is bounded.
+"""
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+
+from config.problem import ConfigError, KeyPath, Place, Problem, problem, shown
+
+BYTES_MAX: Final = 64 * 1024**2
+DEPTH_MAX: Final = 64
+EXPANDED_MAX: Final = 1_000_000  # values that aliases may add up to
+
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
+_OCTAL: Final = re.compile(r"0o[0-7]+")
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_JSON_TOKEN: Final = re.compile(r'[{}\[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+')
+
+
+@dataclass(slots=True)
+class Node:
+    """A value and where it begins. Lines and columns count from 1."""
+
+    data: Any
+    line: int
+    column: int
+    items: list["Node"] = field(default_factory=list)
+    members: dict[str, tuple["Node", "Node"]] = field(default_factory=dict)  # key -> (the key's place, the value)
+    size: int = 1  # values in it, aliases followed
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file's content as plain values: dict, list, str, int, float, bool, None."""
+
+    file: Path
+    data: Any
+    locate: Callable[[], Node]
+
+    def place(self, path: KeyPath, *, key: bool = False) -> Place:
+        """Where the value at `path` is written, or (`key`) the key that names it; else the nearest that there is."""
+        node, at = self._root, (self._root.line, self._root.column)
+        for depth, step in enumerate(path):
+            found = _below(node, step)
+            if found is None:
+                break
+            named, node = found
+            chosen = named if key and depth == len(path) - 1 else node
+            at = (chosen.line, chosen.column)
+        return Place(self.file, *at, shown(path))
+
+    @cached_property
+    def _root(self) -> Node:
+        return self.locate()
+
+
+def read(file: Path) -> Document:
+    """The document in a file.
+
+    Raises:
+        ConfigError: it can't be read or is no YAML or JSON; keys are twice in it.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError([problem(Place(file), f"cannot be read: {error.strerror or error}")]) from error
+    if len(content) > BYTES_MAX:
+        raise ConfigError([problem(Place(file), f"is larger than {BYTES_MAX // 1024**2} MiB")])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([problem(Place(file, line), "is no UTF-8 text")]) from error
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Document:
+    """The document that a text holds: JSON where the file's name ends so, else YAML. Raises ConfigError as `read`."""
+    return _json(text, file) if file.suffix == ".json" else _yaml(text, file)
+
+
+def _below(node: Node, step: str | int) -> tuple[Node, Node] | None:
+    if isinstance(step, str):
+        return node.members.get(step)
+    return (node.items[step], node.items[step]) if step < len(node.items) else None
+
+
+# JSON
+
+
+class _Twice(Exception):
+    """A key is twice in an object."""
+
+
+def _json(text: str, file: Path) -> Document:
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except _Twice:
+        duplicates: list[Problem] = []
+        _json_tree(text, file, duplicates)
+        raise ConfigError(duplicates) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError([problem(Place(file, error.lineno, error.colno), f"no JSON: {error.msg}")]) from None
+    except RecursionError:
+        raise ConfigError([problem(Place(file), f"is nested deeper than {DEPTH_MAX} levels")]) from None
+    except ValueError as error:  # NaN, or a number of thousands of digits
+        raise ConfigError([problem(Place(file), f"no JSON: {error}")]) from None
+    return Document(file, data, lambda: _json_tree(text, file, []))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Twice
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _json_tree(text: str, file: Path, duplicates: list[Problem]) -> Node:
+    """The places in a text that is well-formed JSON; keys that are twice are added to `duplicates`."""
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    tokens = _JSON_TOKEN.finditer(text)
+
+    def at(offset: int) -> tuple[int, int]:
+        line = bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
+
+    def tree(token: re.Match[str], depth: int) -> Node:
+        node = Node(None, *at(token.start()))
+        if depth > DEPTH_MAX:
+            raise ConfigError([_too_deep(file, node)])
+        if token[0] == "[":
+            _json_items(node, depth)
+        elif token[0] == "{":
+            _json_members(node, depth)
+        return node
+
+    def _json_items(node: Node, depth: int) -> None:
+        while (token := next(tokens))[0] != "]":
+            if token[0] != ",":
+                node.items.append(tree(token, depth + 1))
+
+    def _json_members(node: Node, depth: int) -> None:
+        while (token := next(tokens))[0] != "}":
+            if token[0] == ",":
+                continue
+            name, key = json.loads(token[0]), Node(None, *at(token.start()))
+            next(tokens)  # the colon
+            _enter(node, name, key, tree(next(tokens), depth + 1), file, duplicates)
+
+    return tree(next(tokens), 0)
+
+
+# YAML
+
+
+def _yaml(text: str, file: Path) -> Document:
+    try:
+        root = _Composer(file, YAML(typ="safe", pure=True).parse(text)).document()
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError([problem(place, f"no YAML: {what}")]) from None
+    except YAMLError as error:
+        raise ConfigError([problem(_unprintable(text, file), f"no YAML: {getattr(error, 'reason', error)}")]) from None
+    return Document(file, root.data, lambda: root)
+
+
+class _Composer:
+    """Makes nodes of one document's events."""
+
+    def __init__(self, file: Path, events: Iterator[Event]) -> None:
+        self._file = file
+        self._events = events
+        self._anchors: dict[str, Node | None] = {}  # None: begun, not ended
+        self._expanded = 0
+        self._duplicates: list[Problem] = []
+
+    def document(self) -> Node:
+        """The only document; an empty text holds null."""
+        next(self._events)  # the stream's start
+        event = next(self._events)
+        if isinstance(event, StreamEndEvent):
+            return Node(None, 1, 1)
+        root = self._node(next(self._events), 0)
+        next(self._events)  # the document's end
+        more = next(self._events)
+        if isinstance(more, DocumentStartEvent):
+            self._refuse(_node_at(more), "a second document begins: one file holds one")
+        if self._duplicates:
+            raise ConfigError(self._duplicates)
+        return root
+
+    def _node(self, event: Event, depth: int) -> Node:
+        node = _node_at(event)
+        if depth > DEPTH_MAX:
+            raise ConfigError([_too_deep(self._file, node)])
+        if isinstance(event, AliasEvent):
+            return self._alias(event, node)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        match event:
+            case ScalarEvent():
+                node.data = self._scalar(event, node)
+            case SequenceStartEvent():
+                self._only(event, node, "tag:yaml.org,2002:seq")
+                self._sequence(node, depth)
+            case MappingStartEvent():
+                self._only(event, node, "tag:yaml.org,2002:map")
+                self._mapping(node, depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _sequence(self, node: Node, depth: int) -> None:
+        while not isinstance(event := next(self._events), SequenceEndEvent):
+            node.items.append(self._node(event, depth + 1))
+        node.size += sum(item.size for item in node.items)
+        node.data = [item.data for item in node.items]
+
+    def _mapping(self, node: Node, depth: int) -> None:
+        while not isinstance(event := next(self._events), MappingEndEvent):
+            key = _node_at(event)
+            if not isinstance(event, ScalarEvent):
+                self._refuse(key, "a key must be plain text")
+            # As text whatever it looks like: a group may be called 7, or null.
+            value = self._node(next(self._events), depth + 1)
+            _enter(node, event.value, key, value, self._file, self._duplicates)
+        node.size += sum(value.size for _, value in node.members.values())
+        node.data = {name: value.data for name, (_, value) in node.members.items()}
+
+    def _alias(self, event: AliasEvent, node: Node) -> Node:
+        target = self._anchors.get(event.anchor)
+        if target is None:
+            within = event.anchor in self._anchors
+            self._refuse(node, f"*{event.anchor} {'is inside of itself' if within else 'is not defined before'}")
+        self._expanded += target.size
+        if self._expanded > EXPANDED_MAX:
+            self._refuse(node, f"aliases expand to more than {EXPANDED_MAX} values")
+        return target
+
+    def _scalar(self, event: ScalarEvent, node: Node) -> Any:
+        if event.tag == "tag:yaml.org,2002:str" or (event.tag is None and not event.implicit[0]):
+            return event.value
+        self._only(event, node, "!")
+        if len(event.value) > 400:  # no number of ours: an integer of thousands of digits raises
+            return event.value
+        return _plain(event.value)
+
+    def _only(self, event: Any, node: Node, tag: str) -> None:
+        if event.tag not in {None, tag}:
+            self._refuse(node, f"the tag {event.tag} is not supported")
+
+    def _refuse(self, node: Node, message: str) -> NoReturn:
+        raise ConfigError([problem(Place(self._file, node.line, node.column), message)])
+
+
+def _plain(text: str) -> Any:
+    """What an unquoted scalar means: YAML 1.2, core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
+        return int(text, 0)
+    return text
+
+
+def _node_at(event: Event) -> Node:
+    return Node(None, event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _enter(node: Node, name: str, key: Node, value: Node, file: Path, duplicates: list[Problem]) -> None:
+    """Add a member, or a problem where the key has been used."""
+    if name in node.members:
+        first = node.members[name][0]
+        message = f'the key "{name}" is here a second time; the first is in line {first.line}'
+        duplicates.append(problem(Place(file, key.line, key.column), message))
+        return
+    node.members[name] = (key, value)
+
+
+def _unprintable(text: str, file: Path) -> Place:
+    """The first character that YAML does not allow."""
+    found = YAML_UNPRINTABLE.search(text)
+    if found is None:
+        return Place(file)
+    before = text[: found.start()]
+    return Place(file, before.count("\n") + 1, found.start() - before.rfind("\n"))
+
+
+YAML_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _too_deep(file: Path, node: Node) -> Problem:
+    return problem(Place(file, node.line, node.column), f"is nested deeper than {DEPTH_MAX} levels")
