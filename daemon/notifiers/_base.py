@@ -1,0 +1,50 @@
+"""What a notifier promises: one attempt to tell one receiver of one notice, and an honest outcome.
+
+`send` makes exactly one attempt and returns within a time of its own (it never waits for ever), raises nothing
+but `CancelledError`, retries nothing and logs nothing: schedule, order, counters and logs are dispatch's, once
+for all kinds. It may be called for several notices at once, and again for the same one after a crash, so what it
+sends carries `notice.webhook_id`. No secret may get into an outcome, a repr or an exception.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from actors.delivery import Delivered, Disabled, Outcome, Reason, Retry
+from actors.notice import Notice
+
+__all__ = ["Delivered", "Disabled", "Notice", "Notifier", "NotifierKind", "Outcome", "Reason", "Retry", "Tools"]
+
+
+class Notifier(Protocol):
+    """One receiver, ready to be told. The HTTP session belongs to whoever built it, and is not closed here."""
+
+    @property
+    def identity(self) -> str:
+        """A hash of all its options, secrets included: two that are equal need not be exchanged in a reload."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the operator should know about these options."""
+        ...
+
+    async def send(self, notice: Notice) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a notifier is built with."""
+
+    session: aiohttp.ClientSession
+    clock: Callable[[], int]  # wall time, ns
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierKind:
+    """The constant `NOTIFIER` of a module of this package. `build` raises ValueError or OSError, without a secret."""
+
+    options: type[Any]  # a Struct of config.model with a `name`
+    build: Callable[[Any, Tools], Notifier]

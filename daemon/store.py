@@ -1,0 +1,470 @@
+"""What detectd remembers in SQLite: violations, events, the outbox, positions, and what to say about the log.
+
+One writer (`daemon.writer`), readers beside it, WAL. `commit` is one transaction: the events, what becomes of
+their violations, one outbox row per receiver, and the positions of the actors that asked for them.
+
+**Power loss.** `synchronous=NORMAL`: after a crash of the process nothing that was committed is missing; after a
+loss of power the last commits may be (SQLite's WAL is then cut at a transaction, never torn). They are made again
+from the log, with the same ids; a notice that had gone out goes out once more under the same webhook-id.
+`durable=True` (`synchronous=FULL`) costs one fsync per commit.
+
+Instants are integer nanoseconds; `clock` gives the wall clock's.
+"""
+# ruff: noqa: S608 - what is put into the SQL text are constants of ours; values are parameters
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from actors.delivery import State
+from actors.effects import Transition
+from actors.notice import Notice
+from config.model import NS, MetricValue
+from daemon import outbox, violations
+from daemon.schema import SchemaError, migrate
+from daemon.violations import Committed, Violation, ViolationEvent
+from daemon.writer import Condition, Writer, backoff_s
+
+T = TypeVar("T")
+Con = sqlite3.Connection
+
+READERS: Final = 2
+TOUCH_EVERY_S: Final = 1.0
+RETENTION_NS: Final = 30 * 86_400 * NS
+POISON_MAX: Final = 10_000
+STORED_STATES: Final = tuple(state for state in State if state is not State.SENDING)
+
+
+class StoreError(Exception):
+    """The store can't be opened, or what was asked of it can't be done; the message says what to do."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    actor: str
+    position: int
+    digest: str
+    path: str
+    time_ns: int
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """A log entry that crashed an actor twice."""
+
+    actor: str
+    seq: int
+    subject: str
+    entry: bytes
+    error: str
+    time_ns: int
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Positions [first, last] of `source` that nobody has judged, and why."""
+
+    source: str
+    first: int
+    last: int
+    time_ns: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the store counts; plain numbers for telemetry."""
+
+    repeats: int = 0  # events that were stored already
+    touches: int = 0
+    expired: int = 0  # violations removed by retention
+    poison_refused: int = 0  # beyond POISON_MAX
+
+
+def _no_receivers(_: Transition) -> Sequence[str]:
+    return ()
+
+
+def _ignore(*_: object) -> None: ...
+
+
+class Store:
+    """Open with `await Store.open(…)`, close with `await close()`.
+
+    `route` says which receivers hear of a transition; `on_notices` is handed every fresh outbox row right after
+    its commit, in order; both are set by dispatch.
+    """
+
+    def __init__(self, path: Path, writer: Writer, readers: "_Readers", clock: Callable[[], int]) -> None:
+        self.path = path
+        self.writer = writer
+        self.counters = Counters()
+        self.route: Callable[[Transition], Sequence[str]] = _no_receivers
+        self.on_notices: Callable[[Sequence[Notice]], None] = _ignore
+        self._readers = readers
+        self._clock = clock
+        self._touched: dict[str, tuple[int, MetricValue | None]] = {}
+        self._noted: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Callable[[], int],
+        on_condition: Callable[[Condition, str], None] = _ignore,
+        backoff: Callable[[int], float] = backoff_s,
+        durable: bool = False,
+    ) -> "Store":
+        """Open or create the database at `path`, and migrate it. `on_condition(condition, detail)` hears when
+        writing starts to fail ("storage-full", …) and when it is "ok" again. Raises `StoreError`.
+        """
+        con = await asyncio.to_thread(_open, path, durable)
+        writer = Writer(con, on_condition=on_condition, backoff=backoff)
+        return cls(path, writer, _Readers(path), clock)
+
+    async def close(self) -> None:
+        """Write what is queued and let go of the file."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.writer.condition == "ok":
+            await self.flush()
+        await self.writer.close()
+        if self._flush is not None:
+            await asyncio.gather(self._flush, return_exceptions=True)
+        await self._readers.close()
+
+    @property
+    def condition(self) -> Condition:
+        return self.writer.condition
+
+    # Alarms
+
+    async def commit(self, transitions: Sequence[Transition], positions: Mapping[str, int] | None = None) -> list[str]:
+        """Store transitions, in order, and positions, in one transaction; the ids of the events that were new.
+
+        An event that is stored already (the log was read again after a crash) is recognised by its id and
+        dropped, outbox rows and all. While the disk is full this waits. Raises `StoreClosed`.
+        """
+        routed = [(t, self._receivers(t)) for t in transitions]
+        at = dict(positions or {})
+        now_ns = self._clock()
+        done = await self.writer.submit(lambda con: violations.commit(con, routed, at, now_ns), self._committed)
+        self.counters.repeats += len(transitions) - len(done.event_ids)
+        return done.event_ids
+
+    def _receivers(self, transition: Transition) -> Sequence[str]:
+        return () if transition.behavior.suppress_alerts else tuple(self.route(transition))
+
+    def _committed(self, done: Committed) -> None:
+        if done.notices:
+            self.on_notices(done.notices)
+
+    def touch(self, violation_id: str, last_violation_ns: int, last_value: MetricValue | None) -> None:
+        """An open alarm violated again. Written within about a second; only the latest counts."""
+        self._touched[violation_id] = last_violation_ns, last_value
+        self.counters.touches += 1
+        self._arm()
+
+    def note_positions(self, positions: Mapping[str, int]) -> None:
+        """Positions that brought nothing about, and need not be durable at once. Written with the next touches."""
+        self._noted.update(positions)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TOUCH_EVERY_S, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._timer = None
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.get_running_loop().create_task(self.flush(), name="store-touches")
+        else:
+            self._arm()  # the disk is full, or slow: keep collecting
+
+    async def flush(self) -> None:
+        """Write touches and noted positions now."""
+        touched, self._touched = self._touched, {}
+        noted, self._noted = self._noted, {}
+        if touched or noted:
+            await self.writer.submit(lambda con: violations.touch(con, touched, noted))
+
+    async def active_violations(self) -> list[Violation]:
+        """Every open alarm, oldest first: what the views are built from at the start."""
+        return await self.read(violations.active)
+
+    async def violation(self, violation_id: str) -> Violation | None:
+        return await self.read(lambda con: violations.violation(con, violation_id))
+
+    async def events(
+        self,
+        since_ns: int,
+        until_ns: int,
+        *,
+        thing: str | None = None,
+        profile: str | None = None,
+        criteria_type: str | None = None,
+        suppressed: bool | None = None,
+        verification_state: str | None = None,
+        before: tuple[int, int] | None = None,
+        limit: int = 250,
+    ) -> list[ViolationEvent]:
+        """Events with since ≤ time ≤ until, newest first. `before` is (time_ns, id) of the last one of the
+        previous page (spec.md §7.2).
+        """
+        wanted = {
+            "thing": thing,
+            "profile": profile,
+            "criteria_type": criteria_type,
+            "suppressed": suppressed,
+            "verification_state": verification_state,
+        }
+        return await self.read(lambda con: violations.events(con, since_ns, until_ns, wanted, before, limit))
+
+    async def verify(self, violation_id: str, state: str, description: str | None) -> bool:
+        """Someone judged a violation (spec.md §7.3); False where there is none of that id."""
+        now_ns = self._clock()
+        return await self.writer.submit(lambda con: violations.verify(con, violation_id, state, description, now_ns))
+
+    async def expire(self, now_ns: int | None = None, *, older_than_ns: int = RETENTION_NS) -> int:
+        """Remove violations that were closed longer ago, with their events and deliveries; how many.
+
+        In small transactions, so that commits in between hardly wait.
+        """
+        before_ns = (self._clock() if now_ns is None else now_ns) - older_than_ns
+        removed = 0
+        while chunk := await self.writer.submit(lambda con: violations.expire(con, before_ns)):
+            removed += chunk
+            self.counters.expired += chunk
+        return removed
+
+    # The log, and where the actors are in it
+
+    async def adopt_identity(self, identity: str) -> bool:
+        """Remember which log this store belongs to. False: it belonged to another one; positions and checkpoints,
+        which mean nothing in this one, are dropped, and the caller records a gap.
+        """
+        return await self.writer.submit(lambda con: _adopt_identity(con, identity))
+
+    async def positions(self) -> dict[str, int]:
+        return await self.read(lambda con: dict(con.execute("SELECT actor, position FROM positions")))
+
+    async def drop_positions(self, actors: Iterable[str]) -> None:
+        """These actors are gone: their positions and checkpoints go too."""
+        names = [(name,) for name in actors]
+        await self.writer.submit(lambda con: _drop_actors(con, names))
+
+    async def put_checkpoint(self, actor: str, position: int, digest: str, path: str) -> None:
+        row = (actor, position, digest, path, self._clock())
+        await self._write("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)", row)
+
+    async def checkpoints(self) -> dict[str, Checkpoint]:
+        rows = await self._rows("SELECT actor, position, digest, path, time_ns FROM checkpoints")
+        return {row[0]: Checkpoint(*row) for row in rows}
+
+    async def put_definition(self, digest: str, rules: bytes) -> None:
+        """The content that a configuration entry of the log names by its digest."""
+        await self._write("INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)", (digest, rules, self._clock()))
+
+    async def definition(self, digest: str) -> bytes | None:
+        rows = await self._rows("SELECT rules FROM definitions WHERE digest = ?", (digest,))
+        return rows[0][0] if rows else None
+
+    async def drop_definitions(self, before_ns: int, keep: Iterable[str]) -> int:
+        """Forget definitions stored before `before_ns`, which the log no longer names, except `keep`."""
+        kept = tuple(keep)
+        marks = ",".join("?" * len(kept))
+        sql = f"DELETE FROM definitions WHERE time_ns < ? AND digest NOT IN ({marks})"
+        return await self._write(sql, (before_ns, *kept))
+
+    async def put_gap(self, source: str, first: int, last: int, reason: str) -> bool:
+        """Positions [first, last] were not judged. False: that was known already."""
+        row = (source, first, last, self._clock(), reason)
+        sql = "INSERT OR IGNORE INTO gaps (source, first, last, time_ns, reason) VALUES (?, ?, ?, ?, ?)"
+        return await self._write(sql, row) > 0
+
+    async def gaps(self, limit: int = 100) -> list[Gap]:
+        """The latest, newest first."""
+        sql = "SELECT source, first, last, time_ns, reason FROM gaps ORDER BY id DESC LIMIT ?"
+        return [Gap(*row) for row in await self._rows(sql, (limit,))]
+
+    async def put_poison(self, actor: str, seq: int, subject: str, entry: bytes, error: str) -> bool:
+        """Set an entry aside. False: the table is full (`poison_refused` counts it)."""
+        row = (actor, seq, subject, entry, error, self._clock())
+        stored = await self.writer.submit(lambda con: _put_poison(con, row))
+        self.counters.poison_refused += not stored
+        return stored
+
+    async def poison(self, limit: int = 1000) -> list[Poison]:
+        sql = "SELECT actor, seq, subject, entry, error, time_ns FROM poison ORDER BY time_ns, seq LIMIT ?"
+        return [Poison(*row) for row in await self._rows(sql, (limit,))]
+
+    async def drop_poison(self, actor: str, seq: int) -> Poison | None:
+        """Take an entry out of the table: to be dropped, or to be tried again. None where there is none."""
+        return await self.writer.submit(lambda con: _drop_poison(con, actor, seq))
+
+    async def get_meta(self, key: str) -> str | None:
+        rows = await self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    async def put_meta(self, key: str, value: str) -> None:
+        await self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # The outbox (rows are sent by daemon.dispatch)
+
+    async def outbox_list(
+        self,
+        states: Sequence[State] = STORED_STATES,
+        *,
+        receiver: str | None = None,
+        before_id: int = 2**62,
+        limit: int = 250,
+    ) -> list[outbox.Row]:
+        """Rows in these states, newest first."""
+        return await self.read(lambda con: outbox.listing(con, states, receiver, before_id, limit))
+
+    async def outbox_resend(self, ids: Sequence[int]) -> list[Notice]:
+        """Queue these again (`outbox.resend` says which can be); dispatch hears of them as of fresh ones."""
+        now_ns = self._clock()
+        return await self.writer.submit(lambda con: outbox.resend(con, ids, now_ns), self.on_notices)
+
+    async def outbox_drop(self, ids: Sequence[int]) -> list[int]:
+        """Never send these; the ids of those that could be dropped. Where a dispatch runs, use its `drop`."""
+        now_ns = self._clock()
+        return await self.writer.submit(lambda con: outbox.drop(con, ids, now_ns))
+
+    async def backlogs(self) -> dict[str, outbox.Backlog]:
+        """What waits, by receiver: depth and age for telemetry."""
+        return await self.read(outbox.backlogs)
+
+    # Anything else
+
+    async def write(self, run: Callable[[Con], T]) -> T:
+        """Run `run` in the next transaction. It may run more than once, and must do nothing but SQL."""
+        return await self.writer.submit(run)
+
+    async def read(self, run: Callable[[Con], T]) -> T:
+        """Run `run` on a read-only connection, in a thread. At most `READERS` at a time; others wait."""
+        return await self._readers.run(run)
+
+    async def backup(self, path: Path) -> None:
+        """A consistent copy of the database at `path`, made while everything goes on. Raises `StoreError`."""
+        try:
+            await self.read(lambda con: _backup(con, path))
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"backing up to {path}: {error}") from error
+
+    async def _write(self, sql: str, row: Sequence[Any]) -> int:
+        return await self.writer.submit(lambda con: con.execute(sql, row).rowcount)
+
+    async def _rows(self, sql: str, row: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return await self.read(lambda con: con.execute(sql, row).fetchall())
+
+
+class _Readers:
+    """A few threads with a read-only connection each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._idle: deque[Con] = deque()
+        self._turn = asyncio.Semaphore(READERS)
+
+    async def run(self, run: Callable[[Con], T]) -> T:
+        async with self._turn:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, run)
+
+    def _run(self, run: Callable[[Con], T]) -> T:
+        con = self._idle.pop() if self._idle else _connect_to_read(self._path)
+        try:
+            return run(con)
+        finally:
+            self._idle.append(con)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _open(path: Path, durable: bool) -> Con:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        con = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"opening {path}: {error}") from error
+    try:
+        con.execute("PRAGMA journal_mode = WAL")
+        con.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        con.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after it has answered
+        con.execute("PRAGMA journal_size_limit = 67108864")
+        migrate(con)
+    except (SchemaError, sqlite3.Error) as error:
+        con.close()
+        raise StoreError(f"{path}: {error}") from error
+    with contextlib.suppress(OSError):
+        path.chmod(0o600)
+    return con
+
+
+def _connect_to_read(path: Path) -> Con:
+    # Not mode=ro: a reader of a WAL may have to write to the -shm file.
+    con = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+    con.execute("PRAGMA query_only = ON")
+    return con
+
+
+def _adopt_identity(con: Con, identity: str) -> bool:
+    known = con.execute("SELECT value FROM meta WHERE key = 'log-identity'").fetchone()
+    con.execute("INSERT OR REPLACE INTO meta VALUES ('log-identity', ?)", (identity,))
+    if known is None or known[0] == identity:
+        return True
+    con.execute("DELETE FROM positions")
+    con.execute("DELETE FROM checkpoints")
+    return False
+
+
+def _drop_actors(con: Con, names: Sequence[tuple[str]]) -> None:
+    con.executemany("DELETE FROM positions WHERE actor = ?", names)
+    con.executemany("DELETE FROM checkpoints WHERE actor = ?", names)
+
+
+def _put_poison(con: Con, row: tuple[Any, ...]) -> bool:
+    (count,) = con.execute("SELECT count(*) FROM poison").fetchone()
+    if count >= POISON_MAX:
+        return False
+    con.execute("INSERT OR REPLACE INTO poison VALUES (?, ?, ?, ?, ?, ?)", row)
+    return True
+
+
+def _drop_poison(con: Con, actor: str, seq: int) -> Poison | None:
+    where = "FROM poison WHERE actor = ? AND seq = ?"
+    row = con.execute(f"SELECT actor, seq, subject, entry, error, time_ns {where}", (actor, seq)).fetchone()
+    con.execute(f"DELETE {where}", (actor, seq))
+    return None if row is None else Poison(*row)
+
+
+def _backup(con: Con, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    copy = sqlite3.connect(partial)
+    try:
+        con.backup(copy)  # all pages in one read transaction: WAL readers do not hold up the writer
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
+    except sqlite3.Error:
+        copy.close()
+        partial.unlink(missing_ok=True)
+        raise
+    copy.close()
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
