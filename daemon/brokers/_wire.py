@@ -1,0 +1,258 @@
+"""The one place that knows aiomqtt's and paho's insides: acknowledging by hand, and ending a connection for good.
+
+aiomqtt 2.5 acknowledges a message when it arrives, discards what its queue can't hold, and hides whether the broker
+kept our session. paho, inside it, can do all three properly; so its callbacks come here first. Nothing else in the
+daemon may touch `_client`, `_connected` or `_disconnected`; an upgrade of aiomqtt is checked by the tests of this file.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import aiomqtt
+import paho.mqtt.client as paho
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+CONNECT_S: Final = 5.0  # for TCP and TLS
+ANSWER_S: Final = 10.0  # for every answer of the broker
+KEEPALIVE_S: Final = 30
+SESSION_EXPIRY_S: Final = 24 * 3600  # how long a broker keeps what we missed (MQTT 5; others decide themselves)
+RECEIVE_MAX: Final = 2048  # unacknowledged messages that an MQTT 5 broker may have under way to us
+PACKET_BYTES_MAX: Final = 1024 * 1024  # an MQTT 5 broker drops longer ones itself
+
+Version = Literal["5", "3.1.1"]
+
+
+class ConnectFailed(Exception):
+    """No connection; says why, in words. `speaks_otherwise`: the broker may speak another version of MQTT."""
+
+    def __init__(self, why: str, *, speaks_otherwise: bool = False) -> None:
+        super().__init__(why)
+        self.speaks_otherwise = speaks_otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+    transport: Literal["tcp", "websockets"]
+    path: str | None  # of a WebSocket
+    client_id: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message as it came. `topic` is empty where it is not UTF-8."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    mid: int
+    dup: bool
+    retain: bool
+
+
+class Wire:
+    """One connection, used once: `open`, then messages come by `arrived` until `gone` is done, then `close`.
+
+    `arrived` is called from the loop, must not block and must not raise.
+    """
+
+    def __init__(self, address: Address, version: Version, arrived: Callable[[Arrived], None]) -> None:
+        self.session_present = False
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.publish_refused: str | None = None  # what an MQTT 5 broker answered to our last QoS 1 publish
+        self._arrived = arrived
+        self._last_words = "the connection was lost"
+        self._client = _client(address, version)
+        self._inner = self._client._client
+        self._watch: asyncio.Task[None] | None = None
+        self._take_over(self._inner)
+
+    async def open(self) -> None:
+        """Connect, keeping the session that the broker has of us.
+
+        Raises:
+            ConnectFailed: and nothing is left open.
+        """
+        entering = asyncio.ensure_future(self._client.__aenter__())
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            # paho connects in a thread, which nobody can interrupt; left alone it would come back to a closed loop.
+            await asyncio.wait({entering}, timeout=CONNECT_S + 1.0)
+            entering.cancel()
+            self._abandon()
+            raise
+        except aiomqtt.MqttError as why:
+            self._abandon()
+            raise _failure(why) from why
+        self._watch = asyncio.create_task(self._see_it_go(), name="bridge connection")
+
+    async def subscribe(self, filters: Sequence[str]) -> list[int]:
+        """Ask for QoS 1; the broker's answer per filter: the granted QoS, or 128 and above for a refusal.
+
+        Raises:
+            aiomqtt.MqttError: the connection was lost, or no answer came.
+        """
+        # Retained messages only for a subscription that is new: they are not wanted, and may be a million.
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        topics: Any = [(topic, options if self._is_5 else 1) for topic in filters]
+        codes = await self._client.subscribe(topics)
+        return [code.value if isinstance(code, ReasonCode) else int(code) for code in codes]
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """At QoS 1; returns after the acknowledgement. An MQTT 5 broker's refusal is in `publish_refused`.
+
+        Raises:
+            aiomqtt.MqttError: the connection was lost, or no answer came.
+        """
+        self.publish_refused = None
+        await self._client.publish(topic, payload, qos=1)
+
+    async def send(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """At QoS 0; returns when the last one has been handed to the system, so that nothing piles up here.
+
+        Raises:
+            aiomqtt.MqttError: the connection was lost.
+            ValueError: a topic can't be published to.
+        """
+        for topic, payload in messages[:-1]:
+            self._inner.publish(topic, payload, qos=0)
+        for topic, payload in messages[-1:]:
+            await self._client.publish(topic, payload, qos=0)
+
+    def acknowledge(self, mid: int) -> None:
+        """PUBACK. On a lost connection it does nothing: the broker sends the message again on the next one."""
+        if not self.gone.done():
+            self._inner.ack(mid, 1)
+
+    def fail(self, why: str) -> None:
+        """Give the connection up: it is `gone` from now on, and must be closed."""
+        if not self.gone.done():
+            self.gone.set_result(why)
+
+    async def close(self) -> None:
+        """Say goodbye if it is still there; the broker keeps the session."""
+        polite = not self.gone.done()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if polite:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await self._client.__aexit__(None, None, None)
+        self.fail("closed")
+        await asyncio.sleep(0)  # a writer that aiomqtt is about to register would find its file number reused
+        self._abandon()
+
+    async def _see_it_go(self) -> None:
+        try:
+            async for _ in self._client.messages:  # none ever comes this way: it is how aiomqtt tells of the end
+                continue
+        except aiomqtt.MqttError:
+            self.fail(self._last_words)
+
+    def _abandon(self) -> None:
+        # aiomqtt leaves the socket open, and a task that polls it, when a connection fails half way.
+        self._inner._sock_close()
+
+    def _take_over(self, inner: paho.Client) -> None:
+        on_connect, on_disconnect, on_publish = inner.on_connect, inner.on_disconnect, inner.on_publish
+
+        def connected(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+            self.session_present = bool(flags.session_present)
+            on_connect(client, data, flags, reason, properties)  # type: ignore[misc, call-arg]  # aiomqtt's own
+
+        def disconnected(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+            if flags.is_disconnect_packet_from_server:
+                self._last_words = f"the broker ended the connection: {reason}"
+            on_disconnect(client, data, flags, reason, properties)  # type: ignore[misc, call-arg]
+            # aiomqtt would wait the whole ANSWER_S for a broker that hung up without a word.
+            if not self._client._connected.done():
+                self._client._connected.set_exception(aiomqtt.MqttError(HUNG_UP))
+
+        def published(client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
+            if reason.value >= REFUSED:
+                self.publish_refused = str(reason)
+            on_publish(client, data, mid, reason, properties)  # type: ignore[misc, call-arg]
+
+        inner.on_connect, inner.on_disconnect, inner.on_publish = connected, disconnected, published
+        inner.on_message = self._on_message
+        inner.manual_ack_set(True)
+        inner.connect_timeout = CONNECT_S
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        self._arrived(Arrived(topic, bytes(message.payload), message.qos, message.mid, message.dup, message.retain))
+
+    @property
+    def _is_5(self) -> bool:
+        return self._inner.protocol == paho.MQTTv5
+
+
+REFUSED: Final = 0x80
+HUNG_UP: Final = "the broker closed the connection before it answered"
+# CONNACK: unacceptable version (3.1.1), malformed, protocol error, unsupported version (5).
+_SPEAKS_OTHERWISE: Final = frozenset({0x01, 0x81, 0x82, 0x84})
+
+
+# Its errors and ours are the same events; we tell them once, in words.
+_SILENT: Final = logging.getLogger("daemon.brokers.aiomqtt")
+_SILENT.setLevel(logging.CRITICAL)
+
+
+def _client(address: Address, version: Version) -> aiomqtt.Client:
+    is_5 = version == "5"
+    return aiomqtt.Client(
+        address.host,
+        address.port,
+        logger=_SILENT,
+        username=address.username,
+        password=address.password,
+        identifier=address.client_id,
+        protocol=aiomqtt.ProtocolVersion.V5 if is_5 else aiomqtt.ProtocolVersion.V311,
+        clean_session=None if is_5 else False,
+        clean_start=False if is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+        properties=_connect_properties() if is_5 else None,
+        transport=address.transport,
+        websocket_path=address.path,
+        tls_context=address.tls,
+        timeout=ANSWER_S,
+        keepalive=KEEPALIVE_S,
+    )
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_EXPIRY_S
+    properties.ReceiveMaximum = RECEIVE_MAX
+    properties.MaximumPacketSize = PACKET_BYTES_MAX
+    return properties
+
+
+def _failure(why: aiomqtt.MqttError) -> ConnectFailed:
+    if isinstance(why, MqttConnectError):
+        code = why.rc.value if isinstance(why.rc, ReasonCode) else why.rc
+        return ConnectFailed(_in_words(why), speaks_otherwise=code in _SPEAKS_OTHERWISE)
+    unanswered = str(why) in (HUNG_UP, "Operation timed out")
+    return ConnectFailed(_in_words(why), speaks_otherwise=unanswered)
+
+
+def _in_words(why: BaseException) -> str:
+    if isinstance(why, aiomqtt.MqttCodeError) and isinstance(why.rc, ReasonCode):
+        return f"the broker says: {why.rc}"
+    return str(why) or type(why).__name__
