@@ -1,0 +1,217 @@
+"""Which acknowledged reports the log lacks, and how they get into it: the guard is compared with the log.
+
+nats-server hands a publish to the log's queue, stores it in the guard, and acknowledges. The queue dies with the
+server, so after a crash the log may lack the newest of what the guard has (design.md §2). For one publisher both
+streams have the same order, hence what is missing is copied in the guard's order.
+
+*Marks* keep the comparison short. A mark says: all that the guard had up to `guard_seq` is in the log before this
+entry. It is true while devices publish as well, because the log's queue is first in, first out, and the mark goes
+through it after `guard_seq` was read. An entry may reach the log before it reaches the guard, so a comparison
+begins one mark earlier than the last: marks are written further apart than nats-server waits for its own store
+(5 s), so what was on its way at the earlier mark has arrived since, or was never acknowledged.
+"""
+
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+
+from config.model import NS
+from daemon.stream_read import Draft, Entry, append, append_all, read
+from daemon.streams import GUARD, GUARD_PREFIX, REPORTS, JetStreamError, LogIdentity, api
+
+FIRST_TIME: Final = "Detectd-First-Time"
+MARK_SUBJECT: Final = "detectd.log.reconciled"
+BARRIER_SUBJECT: Final = "detectd.log.barrier"
+
+_GUARDED: Final = tuple(GUARD_PREFIX + subject for subject in REPORTS)
+_NOT_FOUND: Final = 10037
+# How much earlier than in the guard an entry may be in the log: nats-server waits 5 s for the guard to store.
+_LEAD: Final = timedelta(seconds=6)
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mark says. A comparison based on it takes guard entries > since_guard, log entries > since_log."""
+
+    guard: str  # which guard: when it was created, RFC 3339
+    guard_seq: int
+    since_guard: int
+    since_log: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A mark, and its position in the log."""
+
+    mark: Mark
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    copied: int
+    looked_at: int  # guard entries that were compared
+    unguarded: int  # entries after the last mark that the guard had dropped: nothing to compare them with
+    placed: Placed
+
+    def counts(self) -> dict[str, object]:
+        return {"copied": self.copied, "looked_at": self.looked_at, "unguarded": self.unguarded}
+
+
+async def reconcile(nc: Client, identity: LogIdentity) -> Reconciled:
+    """Copy into the log what the guard has and the log lacks; then write a mark.
+
+    May be killed anywhere and run again: copies carry the guard's position as their Nats-Msg-Id and are recognised.
+    While devices publish it loses and doubles nothing either, but a copy then stands behind younger entries of its
+    thing. Raises JetStreamError, nats.errors.Error, TimeoutError.
+    """
+    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"))
+    # All that the guard had a moment ago stands before the barrier, or nowhere.
+    barrier = await append(nc, identity.stream, Draft(BARRIER_SUBJECT, b"{}", {}))
+    log = await api(nc, f"STREAM.INFO.{identity.stream}")
+    found = await last_mark(nc, identity)
+    base = _base(found, guard, log)
+    present = await _present(nc, identity.stream, _Span(base, guard, barrier, log))
+    copied, looked_at = await _copy_missing(nc, identity.stream, base, guard, present)
+    unguarded = max(0, guard.first_seq - base.mark.guard_seq - 1)
+    return Reconciled(copied, looked_at, unguarded, await _place(nc, identity, guard.id, guard.last_seq, base))
+
+
+async def settle(nc: Client, identity: LogIdentity, last: Placed, unless: Callable[[], bool]) -> Placed:
+    """Write a mark if the guard has grown since `last`; the newest mark. Call it at least 6 s after the last one.
+
+    `unless` says whether the server lost something of what the guard has by then: no mark may claim it.
+    """
+    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"))
+    if guard.id != last.mark.guard or guard.last_seq == last.mark.guard_seq or unless():
+        return last
+    return await _place(nc, identity, guard.id, guard.last_seq, last)
+
+
+async def last_mark(nc: Client, identity: LogIdentity) -> Placed | None:
+    """The newest mark in the log."""
+    try:
+        found = await api(nc, f"STREAM.MSG.GET.{identity.stream}", {"last_by_subj": MARK_SUBJECT})
+    except JetStreamError as error:
+        if error.code == _NOT_FOUND:
+            return None
+        raise
+    message = found["message"]
+    return Placed(msgspec.json.decode(b64decode(message["data"]), type=Mark), message["seq"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    id: str
+    first_seq: int
+    last_seq: int
+    first_time: datetime
+
+
+def _guard_state(info: dict[str, Any]) -> _Guard:
+    state = info["state"]
+    return _Guard(info["created"], state["first_seq"], state["last_seq"], datetime.fromisoformat(state["first_ts"]))
+
+
+def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
+    if found is not None and found.mark.guard == guard.id:
+        return found
+    # The first mark is laid before devices come. A log without one has dropped it, and is compared as far as it
+    # goes; or it is younger than the guard, whose reports were another log's.
+    is_new = log["state"]["first_seq"] <= 1
+    settled = guard.last_seq if is_new else 0
+    return Placed(Mark(guard=guard.id, guard_seq=settled, since_guard=settled, since_log=0), 0)
+
+
+class _Span:
+    """The part of the log that is compared, and whether the log has already dropped some of it."""
+
+    def __init__(self, base: Placed, guard: _Guard, barrier: int, log: dict[str, Any]) -> None:
+        self.after = base.mark.since_log
+        self.before = barrier
+        # A guard that has dropped what the mark begins with needs no older log entries: begin by time.
+        overflowed = guard.first_seq > base.mark.since_guard + 1
+        self.since = guard.first_time - _LEAD if overflowed else None
+        first_time = datetime.fromisoformat(log["state"]["first_ts"])
+        is_cut = log["state"]["first_seq"] > self.after + 1 and first_time > guard.first_time - _LEAD
+        self.cut_ns = _ns(first_time) if is_cut else 0
+
+
+@dataclass(slots=True)
+class _Present:
+    """What the log has of the reports that came with a promise (QoS 1 or 2)."""
+
+    cut_ns: int  # what is older may have been dropped by the log's own limits; 0: nothing was
+    originals: Counter[bytes] = field(default_factory=Counter)
+    copies: set[str] = field(default_factory=set)  # by Nats-Msg-Id
+    met: bool = False
+
+    def add(self, entry: Entry) -> None:
+        if FIRST_TIME in entry.headers:
+            self.copies.add(entry.headers.get("Nats-Msg-Id", ""))
+        elif entry.headers.get("Nmqtt-Pub", "0") != "0":
+            self.originals[_digest(entry.subject, entry.payload)] += 1
+
+    def take(self, entry: Entry, copy_id: str) -> bool:
+        """Whether the log has this guard entry; one log entry answers for one guard entry."""
+        if copy_id in self.copies:
+            return True
+        key = _digest(entry.subject.removeprefix(GUARD_PREFIX), entry.payload)
+        if self.originals[key] > 0:
+            self.originals[key] -= 1
+            self.met = True
+            return True
+        return not self.met and entry.ts_ns < self.cut_ns
+
+
+async def _present(nc: Client, stream: str, span: _Span) -> _Present:
+    present = _Present(span.cut_ns)
+    async for batch in read(nc, stream, REPORTS, after=span.after, since=span.since, last=span.before):
+        for entry in batch:
+            present.add(entry)
+    return present
+
+
+async def _copy_missing(
+    nc: Client, stream: str, base: Placed, guard: _Guard, present: _Present
+) -> tuple[int, int]:
+    copied = looked_at = 0
+    async for batch in read(nc, GUARD, _GUARDED, after=base.mark.since_guard, since=None, last=guard.last_seq):
+        missing = [
+            entry
+            for entry in batch
+            # Taken before the position is looked at: a settled entry uses up its log entry all the same.
+            if not present.take(entry, _copy_id(guard, entry)) and entry.seq > base.mark.guard_seq
+        ]
+        await append_all(nc, stream, [_copy(guard, entry) for entry in missing])
+        copied += len(missing)
+        looked_at += len(batch)
+    return copied, looked_at
+
+
+def _copy(guard: _Guard, entry: Entry) -> Draft:
+    headers = {FIRST_TIME: str(entry.ts_ns), "Nats-Msg-Id": _copy_id(guard, entry)}
+    return Draft(entry.subject.removeprefix(GUARD_PREFIX), entry.payload, headers)
+
+
+def _copy_id(guard: _Guard, entry: Entry) -> str:
+    return f"guard-{guard.id}-{entry.seq}"
+
+
+async def _place(nc: Client, identity: LogIdentity, guard: str, guard_seq: int, last: Placed) -> Placed:
+    mark = Mark(guard=guard, guard_seq=guard_seq, since_guard=last.mark.guard_seq, since_log=last.seq)
+    return Placed(mark, await append(nc, identity.stream, Draft(MARK_SUBJECT, msgspec.json.encode(mark), {})))
+
+
+def _digest(subject: str, payload: bytes) -> bytes:
+    return blake2b(b"%b\0%b" % (subject.encode(), payload), digest_size=16).digest()
+
+
+def _ns(time: datetime) -> int:
+    return int(time.timestamp()) * NS + time.microsecond * 1000
