@@ -31,7 +31,6 @@ class Pause(msgspec.Struct, frozen=True):
 
     since: int
     source: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

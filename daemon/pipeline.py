@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from actors.controls import Change, Control, Pause, pieces
+from actors.controls import TICK, Change, Control, Pause, pieces
 from actors.effects import Transition
 from actors.group import Moment
 from actors.messages import Downtime, Frames
@@ -98,6 +98,12 @@ class Pipeline:
             self._cut_wanted = asyncio.get_running_loop().create_future()
         return await self._cut_wanted
 
+    async def final_cut(self, append: Callable[[str, bytes], Awaitable[int]]) -> Cut:
+        """The last cut of a run: a tick makes sure that an idle log has a next batch."""
+        wanted = asyncio.ensure_future(self.cut())
+        await append(TICK, b"")
+        return await wanted
+
     async def _cut(self) -> None:
         wanted, self._cut_wanted = self._cut_wanted, None
         router = frozen(self.world.router.dump())
@@ -138,7 +144,9 @@ class Pipeline:
         unjudged = [name for plan in self.world.plans for name in plan.unjudged]
         log.info("rules.changed", position=moment.position, digest=digest, actors=len(self.world.actors))
         if unjudged:
-            log.warning("rules.unjudged", behaviors=unjudged, why="this version has no way to measure or judge them yet")
+            log.warning(
+                "rules.unjudged", behaviors=unjudged, why="this version has no way to measure or judge them yet"
+            )
         return effects
 
     async def _lost(self, gap: Gap) -> None:
@@ -173,7 +181,7 @@ class Pipeline:
 
 
 async def ticks(
-    pipeline: Pipeline, append: Callable[[str, bytes], Awaitable[int]], subject: str, clock: Clock, telemetry: Telemetry
+    pipeline: Pipeline, append: Callable[[str, bytes], Awaitable[int]], clock: Clock, telemetry: Telemetry
 ) -> None:
     """While the log is idle, write a tick into it, at most one a second: this is how time passes (design.md §4.2)."""
     while True:
@@ -181,6 +189,6 @@ async def ticks(
         if clock.monotonic_ns() < due:
             await clock.sleep_until(due)
             continue
-        await append(subject, b"")
+        await append(TICK, b"")
         telemetry.ticks.inc()
         await clock.sleep_until(clock.monotonic_ns() + NS)

@@ -5,7 +5,7 @@ rest. Effects that are already stored are recognised by their ids.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,10 +24,12 @@ from config.kinds import Kinds
 from config.model import NS, Rules
 from daemon import checkpoint
 from daemon.clock import Clock
+from daemon.log import Gap
 from daemon.pipeline import Cut, Definition
 from daemon.telemetry import Telemetry
 
 ROUTER: Final = "router"
+MANIFESTS: Final = "checkpoints"
 
 log = structlog.get_logger(__name__)
 
@@ -35,44 +37,59 @@ log = structlog.get_logger(__name__)
 class Manifest(msgspec.Struct, frozen=True):
     """What SQLite remembers of a checkpoint: its place in the log, its rules, its files and their digests."""
 
+    identity: str  # of the log
     position: int
     rules: str  # digest
     files: dict[str, tuple[str, str]]  # ROUTER or an actor's key -> (file name, digest)
 
 
-class Shelf(Protocol):
-    """The part of the store that remembers checkpoints."""
+class Meta(Protocol):
+    """The part of the store that remembers checkpoints: a text by name."""
 
-    async def save_checkpoint(self, position: int, manifest: bytes, keep: int) -> None: ...
-    async def checkpoints(self) -> Sequence[bytes]:
-        """Manifests, newest first."""
+    async def get_meta(self, key: str) -> str | None: ...
+    async def put_meta(self, key: str, value: str) -> None: ...
 
 
-ReadRange = Callable[[int, int], AsyncIterator[Frames]]
+async def manifests(meta: Meta, identity: str) -> list[Manifest]:
+    """The checkpoints of this log, newest first."""
+    text = await meta.get_meta(MANIFESTS)
+    known = msgspec.json.decode(text or "[]", type=list[Manifest])
+    return [manifest for manifest in known if manifest.identity == identity]
+
+
+ReadRange = Callable[[int, int], AsyncIterator[Frames | Gap]]
 Poison = Callable[[], dict[str, set[int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Makes worlds. `folder` holds the checkpoint files, `read_range` reads entries [first, last] of the log."""
+    """Makes worlds. `folder` holds the checkpoint files, `read_range` reads entries [first, last] of the log.
+
+    `rules_before` are those in force before the log's first entry: none, unless the log has dropped its beginning.
+    `log_last` is the log's end at the start: a checkpoint beyond it saw entries that are lost (a power cut).
+    """
 
     folder: Path
     kinds: Kinds
     identity: str
-    shelf: Shelf
+    meta: Meta
     definition: Definition
     read_range: ReadRange
     poison: Poison
+    rules_before: Rules
+    log_last: int
 
     async def world(self) -> tuple[World, int]:
         """The world of the newest checkpoint that can be read, and its position; else an empty one, at 0."""
-        for body in await self.shelf.checkpoints():
-            manifest = msgspec.msgpack.decode(body, type=Manifest)
+        for manifest in await manifests(self.meta, self.identity):
+            if manifest.position > self.log_last:
+                log.error("checkpoint.beyond-log", position=manifest.position, log_last=self.log_last)
+                continue
             try:
                 return await self._load(manifest), manifest.position
             except (checkpoint.CheckpointError, KeyError, ValueError) as problem:
                 log.error("checkpoint.refused", position=manifest.position, error=str(problem))
-        return self._set_poison(World(Rules(), self.kinds, self.identity)), 0
+        return self._set_poison(World(self.rules_before, self.kinds, self.identity)), 0
 
     async def rebuild(self, key: str, position: int, poison: set[int]) -> tuple[GroupActor, list[Transition]]:
         """One actor as it was after `position`, with `poison` set aside, and all that was said on the way there."""
@@ -81,6 +98,8 @@ class Recovery:
         effects: list[Transition] = []
         if position > at:
             async for frames in self.read_range(at + 1, position):
+                if isinstance(frames, Gap):  # stated when the pipeline met it
+                    continue
                 for piece in pieces(frames):
                     effects += await self._play(world, piece, {key: poison})
                 await asyncio.sleep(0)  # the others go on meanwhile
@@ -115,8 +134,9 @@ class Recovery:
 class Checkpointer:
     """Writes a checkpoint now and then, in a thread; the previous one stays as a fall-back."""
 
-    def __init__(self, folder: Path, shelf: Shelf, telemetry: Telemetry, clock: Clock) -> None:
-        self._folder, self._shelf, self._telemetry, self._clock = folder, shelf, telemetry, clock
+    def __init__(self, folder: Path, identity: str, meta: Meta, telemetry: Telemetry, clock: Clock) -> None:
+        self._folder, self._identity, self._meta = folder, identity, meta
+        self._telemetry, self._clock = telemetry, clock
         self.position = -1
         self.written_ns: int | None = None  # monotonic
 
@@ -140,9 +160,11 @@ class Checkpointer:
         for key, answer in cut.actors.items():
             parts[key] = await answer
         files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
-        manifest = Manifest(cut.position, rules_digest(cut.rules), files)
-        await self._shelf.save_checkpoint(cut.position, msgspec.msgpack.encode(manifest), checkpoint.KEPT)
-        await self._tidy()
+        manifest = Manifest(self._identity, cut.position, rules_digest(cut.rules), files)
+        kept = [manifest, *await manifests(self._meta, self._identity)][: checkpoint.KEPT]
+        await self._meta.put_meta(MANIFESTS, msgspec.json.encode(kept).decode())
+        names = {name for one in kept for name, _ in one.files.values()}
+        await asyncio.to_thread(checkpoint.tidy, self._folder, names)
         self.position, self.written_ns = cut.position, self._clock.monotonic_ns()
         self._telemetry.checkpoint_seconds.observe((self.written_ns - started) / NS)
         self._telemetry.checkpoint_bytes.set(sum((self._folder / name).stat().st_size for name, _ in files.values()))
@@ -150,8 +172,3 @@ class Checkpointer:
     async def _part(self, position: int, part: str, state: Any) -> tuple[str, str]:
         name = f"{position:020d}-{blake2b(part.encode(), digest_size=8).hexdigest()}"
         return name, await asyncio.to_thread(checkpoint.write, self._folder, name, state)
-
-    async def _tidy(self) -> None:
-        kept = [msgspec.msgpack.decode(body, type=Manifest) for body in await self._shelf.checkpoints()]
-        names = {name for manifest in kept for name, _ in manifest.files.values()}
-        await asyncio.to_thread(checkpoint.tidy, self._folder, names)

@@ -28,7 +28,7 @@ def check(options: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for profile, name, text in _meanings(loaded):
-        print(f"{profile}/{name}: {text}")  # noqa: T201  # the answer
+        print(f"{profile}/{name}: {text}")
     print(f"{options.config}: good", file=sys.stderr)
     return 0
 
@@ -42,4 +42,4 @@ def _meanings(loaded: Loaded) -> list[tuple[str, str, str]]:
 
 
 def _print_json(what: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(what)).decode())  # noqa: T201  # the answer
+    print(msgspec.json.format(msgspec.json.encode(what)).decode())

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from contextlib import nullcontext
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, ContextManager
 
@@ -47,7 +47,7 @@ def _instant_ns(text: str) -> int:
     except ValueError:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
+            moment = moment.replace(tzinfo=UTC)
         return round(moment.timestamp() * NS)
 
 

@@ -6,5 +6,5 @@ from importlib.metadata import version as installed
 
 def version(_options: argparse.Namespace) -> int:
     """Print it."""
-    print(f"detectd {installed('detectd')}")  # noqa: T201  # the answer
+    print(f"detectd {installed('detectd')}")
     return 0

@@ -1,0 +1,276 @@
+"""The composition root: builds everything in order, runs it, and undoes it in reverse.
+
+Start: lock → store → HTTP (not ready) → log → recovery → dispatch → pipeline → bridges → ready when caught up.
+Stop: not ready → bridges and reader stop → mailboxes drain → last checkpoint → dispatch finishes → store → log → HTTP.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import structlog
+
+from actors.metrics import kinds
+from config.diff import rules_digest, rules_from_bytes
+from config.model import NS, Rules, Settings
+from daemon import sdnotify
+from daemon.answers import DeviceAnswers
+from daemon.bridges import Bridges
+from daemon.clock import Clock, SystemClock, sleep
+from daemon.dispatch import Dispatch
+from daemon.host import LogHost, open_host
+from daemon.http import ops
+from daemon.http.server import Server, application
+from daemon.lock import hold
+from daemon.log import Gap
+from daemon.perform import Performer
+from daemon.pipeline import Pipeline, ticks
+from daemon.recovery import Checkpointer, Recovery
+from daemon.reload import Reloader, announce
+from daemon.store import Store
+from daemon.supervisor import Supervisor
+from daemon.telemetry import Telemetry
+from daemon.vitals import Vitals
+from daemon.watch import Watch
+
+STORE: Final = "detectd.sqlite"
+CHECKPOINTS: Final = "checkpoints"
+RULES: Final = "rules"  # the digest of the last rules that were put into the log
+DRAIN_S: Final = 10.0
+REFRESH_S: Final = 1.0
+EXPIRE_S: Final = 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+class App:
+    """One running daemon. `run` returns after `stop` was called, or raises what broke it."""
+
+    def __init__(self, config: Path, settings: Settings, clock: Clock | None = None) -> None:
+        self._config, self._settings = config, settings
+        self._clock = clock or SystemClock()
+        self._stop = asyncio.Event()
+        self.telemetry = Telemetry()
+        self.address = ""  # of HTTP, once it listens
+        self.host: LogHost | None = None
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return."""
+        self._stop.set()
+
+    def abandon(self) -> None:
+        """End what would outlive us, at once: the second signal."""
+        if self.host is not None:
+            self.host.kill()
+
+    def reload_soon(self) -> None:
+        """Reload, from a signal handler."""
+        self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+
+    async def run(self) -> None:
+        """Start, run until `stop`, drain."""
+        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(hold(self._settings.data_dir))
+            await self._start(stack)
+            await self._serve(stack)
+
+    # ---- start, in order; each part registers how it ends ----
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings, clock, telemetry = self._settings, self._clock, self.telemetry
+        self._notify = sdnotify.SdNotify.from_environment()
+        self.vitals = Vitals(self, clock)
+        app = application(telemetry)
+        ops.add(app, self.vitals)
+        server = Server(app, settings.http.listen, telemetry)
+        self.address = await server.start()
+        stack.push_async_callback(server.stop)
+        log.info("http.listening", address=self.address)
+
+        self.store = await Store.open(settings.data_dir / STORE, clock=clock.now_ns, on_condition=self.vitals.storage)
+        stack.push_async_callback(self.store.close)
+
+        self.host = await open_host(settings, clock, telemetry, self.vitals.broker)
+        stack.push_async_callback(self.host.stop)
+        if not await self.store.adopt_identity(self.host.identity.identity):
+            log.warning("log.other", why="the log is not the one this data directory knew; starting afresh")
+            await self.store.put_gap("log", 0, self.host.identity.first_seq - 1, "another log")
+            await self.store.put_meta(RULES, "")
+            telemetry.gaps.inc()
+
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        self.dispatch = Dispatch(self.store, clock, session, on_news=self.vitals.delivery)
+        stack.push_async_callback(self.dispatch.stop)
+        await self.dispatch.apply(self.dispatch.prepare(settings.receivers))
+        await self._build(settings)
+
+    async def _build(self, settings: Settings) -> None:
+        assert self.host is not None
+        clock, telemetry, store = self._clock, self.telemetry, self.store
+        folder = settings.data_dir / CHECKPOINTS
+        self._poison = await _poison(store)
+        self.recovery = Recovery(
+            folder, kinds(), self.host.identity.identity, store, self.definition, self.host.read_range, self._poison.copy,
+            await self._rules_before(), await self.host.last_seq(),
+        )  # fmt: skip
+        world, after = await self.recovery.world()
+        self.performer = Performer(store, telemetry, clock)
+        self.supervisor = Supervisor(
+            self.performer.perform, self.recovery.rebuild, self._set_aside, telemetry, lambda: clock.monotonic_ns() / NS
+        )
+        self.bridges = Bridges(self.host.writer, self.host.append, telemetry, clock, random.random)
+        answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
+        self.pipeline = Pipeline(
+            world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock
+        )
+        self.pipeline.answer_after = max((await store.positions()).values(), default=0)
+        self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
+        self.reloader = Reloader(
+            self._config, settings, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
+        )
+        self._after = after
+        await self._announce_rules(settings.rules)
+        self.vitals.catch_up_to = await self.host.last_seq()
+
+    async def _rules_before(self) -> Rules:
+        """The rules before the log's first entry: none, unless it has dropped the entry that brought them."""
+        assert self.host is not None
+        digest = await self.store.get_meta(RULES)
+        return await self.definition(digest) if digest and self.host.identity.first_seq > 1 else Rules()
+
+    async def _announce_rules(self, rules: Rules) -> None:
+        """The files may have changed while we were away: that too is an entry of the log."""
+        if await self.store.get_meta(RULES) != rules_digest(rules):
+            await self._announce(rules, str(self._config))
+
+    async def _announce(self, rules: Rules, by: str) -> int:
+        assert self.host is not None
+        position = await announce(rules, by, self.store, self.host.append)
+        await self.store.put_meta(RULES, rules_digest(rules))
+        return position
+
+    # ---- run ----
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
+            stack.push_async_callback(self._drained)
+            await self.bridges.apply(self._settings)
+            await self._until_stopped(running)
+            self.vitals.stopping = True
+            self._notify.stopping()
+            log.info("stopping")
+            await self.bridges.stop()
+            await self._drain(running)
+
+    def _tasks(self) -> Mapping[str, Any]:
+        assert self.host is not None
+        clock = self._clock
+        watch = Watch(self._settings.sources or [self._config], self._files_changed)
+        self._watch = watch
+        return {
+            "host": self.host.watch(),
+            "pipeline": self.pipeline.run(self.host.reader, self._after),
+            "ticks": ticks(self.pipeline, self.host.append, clock, self.telemetry),
+            "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
+            "refresh": self._every(REFRESH_S, self._refresh),
+            "expire": self._every(EXPIRE_S, self._expire),
+            "watch": watch.run(),
+            "ready": self._ready(),
+        }
+
+    async def _until_stopped(self, running: Sequence["asyncio.Task[Any]"]) -> None:
+        """Until `stop`; a task that ends on its own has failed, and the group raises its error."""
+        await self._stop.wait()
+
+    async def _drain(self, running: Sequence["asyncio.Task[Any]"]) -> None:
+        """What is in the mailboxes is judged and stored; the last checkpoint makes the next start quick."""
+        for task in running:
+            if task.get_name() in ("ticks", "checkpoints", "watch", "expire", "ready"):
+                task.cancel()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.supervisor.drained()
+                await self.checkpointer.write(await self.pipeline.final_cut(self.host.append))
+                self._refresh_now()
+        except TimeoutError:
+            log.warning("stop.drain-unfinished", after_s=DRAIN_S, why="the rest is read again from the log")
+        for task in running:
+            task.cancel()
+        await self.supervisor.stop()
+
+    async def _drained(self) -> None:
+        log.info("stopped")
+
+    async def _ready(self) -> None:
+        await self.pipeline.reached(self.vitals.catch_up_to)
+        await self.supervisor.drained()
+        self.vitals.caught_up = True
+        self._notify.ready(f"listening on {self.address}")
+        log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
+        interval = sdnotify.watchdog_interval_s()
+        while interval is not None:
+            self._notify.watchdog()
+            await sleep(self._clock, interval / 2)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await sleep(self._clock, seconds)
+            await work()
+
+    async def _refresh(self) -> None:
+        self._refresh_now()
+
+    def _refresh_now(self) -> None:
+        self.performer.refresh(self.pipeline.world.actors)
+        self.vitals.refresh()
+
+    async def _expire(self) -> None:
+        await self.store.expire()
+
+    # ---- what the parts ask of the whole ----
+
+    async def definition(self, digest: str) -> Rules:
+        """The rules that a change in the log names.
+
+        Raises:
+            LookupError: the store does not have them: it belongs to another log.
+        """
+        body = await self.store.definition(digest)
+        if body is None:
+            raise LookupError(f"the log names rules {digest[:12]}… that the store does not have")
+        return rules_from_bytes(body)
+
+    async def _apply_rules(self, rules: Rules) -> None:
+        await self.pipeline.reached(await self._announce(rules, str(self._config)))
+
+    async def _files_changed(self) -> None:
+        await self.reload()
+
+    async def reload(self) -> ops.Answer:
+        """Reload, however it was asked for."""
+        self._notify.reloading(self._clock.monotonic_ns())
+        answer = await self.reloader.reload()
+        self._watch.follow(self.reloader.settings.sources or [self._config])
+        self._notify.ready()
+        return answer
+
+    async def _lost(self, gap: Gap) -> None:
+        await self.store.put_gap("log", gap.first, gap.last, "the log dropped them before they were read")
+        self.vitals.lost(gap)
+
+    async def _set_aside(self, actor: str, position: int, entry: bytes, error: str) -> None:
+        self._poison.setdefault(actor, set()).add(position)
+        await self.store.put_poison(actor, position, "", entry, error)
+
+
+async def _poison(store: Store) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for row in await store.poison():
+        found.setdefault(row.actor, set()).add(row.seq)
+    return found

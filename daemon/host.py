@@ -1,0 +1,181 @@
+"""Where the log lives: the embedded nats-server, or a cluster that is not ours; reading, writing and answering on it.
+
+Before anything else enters the log after an outage, it says how long nothing could be heard: `started` at a start,
+`resumed` when the server was away for more than a minute (design.md §4).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from actors.controls import RESUMED, STARTED, Pause
+from actors.messages import Frames
+from config.model import NS, Settings
+from daemon.clock import Clock
+from daemon.log import Gap, LogReader, LogWriter
+from daemon.logs import RateLimited
+from daemon.nats import NatsServer
+from daemon.reach import access, control
+from daemon.streams import LogIdentity, api, ensure
+from daemon.telemetry import Telemetry
+from daemon.wire import Access
+
+OUTAGE_NS: Final = 60 * NS
+OFTEN: Final = frozenset({"publish_refused", "subscribe_refused", "mqtt5_refused", "login_refused", "payload_refused"})
+BAD: Final = frozenset({"died", "ended", "failed", "refused", "dropped", "stalled", "mark_failed"})
+
+log = structlog.get_logger(__name__)
+
+
+class Prologue:
+    """Writes the first entry after an outage."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.started = False
+
+    async def __call__(self, nc: Client, identity: LogIdentity) -> None:
+        since = await _last_time_ns(nc, identity.stream)
+        if self.started and self._clock.now_ns() - since <= OUTAGE_NS:
+            return
+        subject = RESUMED if self.started else STARTED
+        entry = msgspec.json.encode(Pause(since=since or self._clock.now_ns()))
+        await nc.request(subject, entry, timeout=10)  # JetStream's answer: it is stored
+        self.started = True
+
+
+class LogHost:
+    """One log. `access` says how to reach it, `identity` which one it is."""
+
+    def __init__(self, access: Access, identity: LogIdentity, server: NatsServer | None, news: "News") -> None:
+        self.identity, self.access = identity, access
+        self._server = server
+        self.reader = LogReader(access, identity.stream, on_state=news.reading)
+        self.writer = LogWriter(access)
+        news.reader = self.reader
+
+    @property
+    def mqtt(self) -> str | None:
+        """Where devices connect; None on a cluster that is not ours."""
+        return self._server.endpoint.mqtt if self._server else None
+
+    async def append(self, subject: str, payload: bytes) -> int:
+        """Store one entry; its position."""
+        return await self.writer.append(subject, payload)
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """A reply to a device: at most once, not stored."""
+        self.writer.reply(subject, payload)
+
+    def read_range(self, first: int, last: int) -> AsyncIterator[Frames | Gap]:
+        return self.reader.read_range(first, last)
+
+    async def last_seq(self) -> int:
+        return await self.reader.last_seq()
+
+    async def watch(self) -> None:
+        """Look after the server, for ever."""
+        if self._server is not None:
+            await self._server.watch()
+        await asyncio.Event().wait()
+
+    def kill(self) -> None:
+        """End the server's process at once; the log survives that."""
+        if self._server is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._server.endpoint.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        await self.writer.close()
+        if self._server is not None:
+            await self._server.stop()
+
+
+class News:
+    """What becomes of the server and of the connection to it, as states, log lines and counters."""
+
+    def __init__(self, on_state: Callable[[str], None], telemetry: Telemetry, clock: Clock) -> None:
+        self._on_state, self._telemetry, self._clock = on_state, telemetry, clock
+        self._refusals = RateLimited(per_s=1)
+        self.reader: LogReader | None = None
+
+    def reading(self, state: str, why: str) -> None:
+        """Of the reader's connection."""
+        self._on_state(state if state == "connected" else f"{state}: {why}")
+        (log.info if state == "connected" else log.warning)("log.reading", state=state, why=why or None)
+
+    def server(self, event: str, facts: dict[str, object]) -> None:
+        """Of the embedded server (`daemon.nats.OnEvent`)."""
+        count = int(str(facts.get("count", 1)))
+        match event:
+            case "died":
+                self._telemetry.nats_restarts.inc()
+            case "reconciled":
+                self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
+            case "opened" if self.reader is not None:
+                self.reader.poke()
+            case "publish_refused" | "subscribe_refused":
+                self._telemetry.nats_violations.inc(count)
+            case "mqtt5_refused":
+                self._telemetry.nats_mqtt5_refused.inc(count)
+        if event in OFTEN:
+            self._refusals.warning(log, f"broker.{event}", self._clock.monotonic_ns(), **facts)
+        else:
+            level = log.warning if event in BAD else log.info
+            level(f"broker.{event}", **facts)
+
+
+async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_state: Callable[[str], None]) -> LogHost:
+    """Start or adopt the embedded server, or reach the one that the configuration names.
+
+    Raises: what `NatsServer.start` raises; nats.errors.Error where a cluster can't be reached.
+    """
+    news = News(on_state, telemetry, clock)
+    prologue = Prologue(clock)
+    if settings.broker.nats is not None:
+        return await _elsewhere(settings, prologue, news)
+    assert settings.broker.embedded is not None
+    server = NatsServer(settings.broker.embedded, settings.log, settings.data_dir, news.server, prologue=prologue)
+    endpoint = await server.start()
+    there = Access((endpoint.url,), endpoint.user, endpoint.password)
+    if not prologue.started:  # a server that was adopted with its devices in it: nothing had to be prepared
+        await _say_started(there, prologue, server.identity)
+    return LogHost(there, server.identity, server, news)
+
+
+async def _elsewhere(settings: Settings, prologue: Prologue, news: News) -> LogHost:
+    there = access(settings)
+    nc = await control(there)
+    try:
+        identity = await ensure(nc, settings.log)
+        await prologue(nc, identity)
+    finally:
+        await nc.close()
+    return LogHost(there, identity, None, news)
+
+
+async def _say_started(there: Access, prologue: Prologue, identity: LogIdentity) -> None:
+    nc = await control(there)
+    try:
+        await prologue(nc, identity)
+    finally:
+        await nc.close()
+
+
+async def _last_time_ns(nc: Client, stream: str) -> int:
+    """When the log's last entry was stored, ns; 0 for an empty log."""
+    state = (await api(nc, f"STREAM.INFO.{stream}"))["state"]
+    if not state["messages"]:
+        return 0
+    text = state["last_ts"]  # RFC 3339 with up to nine digits, in UTC
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * NS + int(fraction.ljust(9, "0") or 0)

@@ -1,0 +1,40 @@
+"""How another process of the operator's reaches the log of a running daemon: by the keys in its data directory."""
+
+import nats
+from nats.aio.client import Client
+
+from config.model import Settings
+from config.secret import read_secret
+from daemon.broker_conf import DAEMON_USER
+from daemon.server_state import read_keys
+from daemon.wire import Access
+
+
+def access(settings: Settings) -> Access:
+    """The log's address and our credentials.
+
+    Raises:
+        FileNotFoundError: no daemon has run on this data directory yet.
+    """
+    if settings.broker.nats is not None:
+        user, password = "", ""
+        if settings.broker.nats.credentials_file is not None:
+            user, _, password = read_secret(settings.broker.nats.credentials_file).reveal().partition(":")
+        return Access(tuple(url.strip() for url in settings.broker.nats.url.split(",")), user, password)
+    folder = settings.data_dir / "nats"
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no daemon has run on this data directory yet")
+    keys = read_keys(folder)
+    assert settings.broker.embedded is not None
+    host, _, port = settings.broker.embedded.nats.rpartition(":")
+    return Access((f"nats://{host}:{int(port) or keys.nats_port}",), DAEMON_USER, keys.daemon_password)
+
+
+async def control(to: Access) -> Client:
+    """A connection of nats-py, for what is asked seldom."""
+    who = {"user": to.user, "password": to.password} if to.user else {}
+    return await nats.connect(list(to.urls), allow_reconnect=False, connect_timeout=5, error_cb=_quiet, **who)
+
+
+async def _quiet(_error: Exception) -> None:
+    """nats-py would log each failed attempt; the caller sees them as exceptions."""

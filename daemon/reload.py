@@ -1,0 +1,117 @@
+"""A new configuration, all or nothing: read, check, diff, build everything; only then touch what runs (design.md §4).
+
+New rules take effect at their place in the log, as an entry of it. A configuration that says the same as the one
+before changes nothing and tells nobody.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from actors.controls import CHANGE
+from actors.controls import Change as RulesChange
+from actors.world import World
+from config.diff import Change, diff, rules_bytes, rules_digest
+from config.kinds import Kinds
+from config.load import ConfigError, Loaded, load
+from config.model import Rules, Settings
+from daemon import logs
+from daemon.dispatch import Dispatch
+from daemon.http.ops import Answer, Failed, Refused, Reloaded
+from daemon.notifiers import ReceiverError
+from daemon.telemetry import Telemetry
+
+APPLY_S: Final = 30.0  # how long a reload waits for its entry to come by in the log
+
+log = structlog.get_logger(__name__)
+
+
+class Definitions(Protocol):
+    async def put_definition(self, digest: str, rules: bytes) -> None: ...
+
+
+async def announce(rules: Rules, by: str, store: Definitions, append: Callable[[str, bytes], Awaitable[int]]) -> int:
+    """Put new rules into the log: their content into the store first, then the entry that names them; its position."""
+    digest = rules_digest(rules)
+    await store.put_definition(digest, rules_bytes(rules))
+    return await append(CHANGE, msgspec.json.encode(RulesChange(digest, by)))
+
+
+class Reloader:
+    """Holds the settings in force. `generation` counts the configurations that were put in force."""
+
+    def __init__(
+        self, path: Path, settings: Settings, kinds: Kinds, dispatch: Dispatch, telemetry: Telemetry,
+        apply_rules: Callable[[Rules], Awaitable[None]], apply_bridges: Callable[[Settings], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self.settings, self.generation = settings, 1
+        self._path, self._kinds, self._dispatch, self._telemetry = path, kinds, dispatch, telemetry
+        self._apply_rules, self._apply_bridges = apply_rules, apply_bridges
+        self._lock = asyncio.Lock()
+        self.last_problems: tuple[str, ...] = ()
+
+    async def reload(self) -> Answer:
+        """Read the files again and put them in force, or say why not."""
+        async with self._lock:
+            answer = await self._reload()
+        match answer:
+            case Reloaded(generation=generation, changed=changed):
+                self.last_problems = ()
+                self._telemetry.reload_successful.set(1)
+                self._telemetry.reload_success_time.set_to_current_time()
+                self._telemetry.config_generation.set(generation)
+                log.info("config.reloaded", generation=generation, changed=changed)
+            case Refused(problems=problems):
+                self._failed(problems)
+            case Failed(message=message):
+                self._failed((message,))
+        return answer
+
+    def _failed(self, problems: tuple[str, ...]) -> None:
+        if problems != self.last_problems:  # a watcher may look at the same bad file again
+            log.error("config.refused", problems=list(problems), generation=self.generation)
+        self.last_problems = problems
+        self._telemetry.reload_successful.set(0)
+        self._telemetry.reload_failures.inc()
+
+    async def _reload(self) -> Answer:
+        try:
+            loaded = await asyncio.to_thread(load, self._path, self._kinds)
+        except ConfigError as problem:
+            return Refused(tuple(str(one) for one in problem.problems))
+        change = diff(self.settings, loaded.settings)
+        if change.needs_restart:
+            return Refused(
+                tuple(f"{field}: can't be changed while the daemon runs; restart it" for field in change.needs_restart)
+            )
+        try:
+            plan = self._dispatch.prepare(loaded.settings.receivers)
+            await asyncio.to_thread(World, loaded.settings.rules, self._kinds, "")
+        except ReceiverError as problem:
+            return Refused((str(problem),))
+        except Exception as problem:  # the reload's boundary: a bug in building leaves the old one in force
+            log.exception("config.build-failed")
+            return Failed(f"could not build it: {problem!r}")
+        return await self._put_in_force(loaded, change, plan)
+
+    async def _put_in_force(self, loaded: Loaded, change: Change, plan: object) -> Answer:
+        for warning in loaded.warnings:
+            log.warning("config.warning", problem=str(warning))
+        settings = loaded.settings
+        if change.rules_changed:
+            try:
+                async with asyncio.timeout(APPLY_S):
+                    await self._apply_rules(settings.rules)
+            except TimeoutError:
+                return Failed(f"the log did not take the change within {APPLY_S:g} s; it takes effect when it does")
+        await self._dispatch.apply(plan)  # type: ignore[arg-type]  # what `prepare` gave
+        await self._apply_bridges(settings)
+        logs.set_level(settings.logging.level)
+        changed = settings != self.settings
+        self.settings = settings
+        self.generation += changed
+        return Reloaded(self.generation, changed)

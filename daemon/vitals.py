@@ -1,0 +1,144 @@
+"""What the outside may know of the running daemon: ready or why not, its status, its numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from config.model import NS
+from daemon.clock import Clock
+from daemon.dispatch import Crashed, Died, Failed, News, Sent, Switched
+from daemon.http import ops
+from daemon.log import Gap
+
+if TYPE_CHECKING:
+    from daemon.app import App
+
+log = structlog.get_logger(__name__)
+
+
+class Vitals:
+    """Answers the operations endpoints from memory; hears of the parts' news and turns them into logs and metrics."""
+
+    def __init__(self, app: "App", clock: Clock) -> None:
+        self._app, self._clock = app, clock
+        self.caught_up = False
+        self.catch_up_to = 0
+        self.stopping = False
+        self._storage: tuple[str, str] = ("ok", "")
+        self._gap: Gap | None = None
+        self._broker = "starting"
+
+    # ---- what the endpoints ask (daemon/http/ops.py) ----
+
+    def unready(self) -> Sequence[str]:
+        """Why not, in words."""
+        why = []
+        if self.stopping:
+            why.append("stopping")
+        if self._storage[0] != "ok":
+            why.append(f"storage: {self._storage[0]}: {self._storage[1]}")
+        if self._broker not in ("open", "connected"):
+            why.append(f"log: {self._broker}")
+        if not self.caught_up:
+            why.append(f"reading the log: at {self._position()} of {self.catch_up_to}")
+        if self.caught_up:
+            why += [f"actor {key} is not running" for key in self._app.supervisor.failed()]
+        return why
+
+    def status(self) -> Mapping[str, Any]:
+        """JSON, no secrets."""
+        app = self._app
+        known: dict[str, Any] = {
+            "ready": not self.unready(),
+            "reasons": list(self.unready()),
+            "http": app.address,
+            "storage": {"state": self._storage[0], "detail": self._storage[1]},
+            "broker": {"state": self._broker},
+        }
+        if app.host is None or not hasattr(app, "reloader"):
+            return known
+        known["broker"] |= {"mqtt": app.host.mqtt, "identity": app.host.identity.identity}
+        known["generation"] = app.reloader.generation
+        known["config_problems"] = list(app.reloader.last_problems)
+        known["log"] = {"position": self._position(), "stored": dict(app.performer.stored)}
+        if self._gap is not None:
+            known["log"]["gap"] = {"first": self._gap.first, "last": self._gap.last}
+        known["actors"] = [
+            {"key": key, "state": seat.state, "things": len(seat.actor.roster), "alarms": len(seat.actor.openings)}
+            for key, seat in app.supervisor.seats.items()
+        ]
+        known["receivers"] = [
+            {
+                "name": one.name,
+                "condition": one.condition,
+                "why": one.why,
+                "delivered": one.stats.delivered,
+                "dead": one.stats.dead,
+            }
+            for one in app.dispatch.status()
+        ]
+        known["bridges"] = app.bridges.status()
+        return known
+
+    def metrics(self) -> bytes:
+        return self._app.telemetry.render()
+
+    async def reload(self) -> ops.Answer:
+        return await self._app.reload()
+
+    # ---- what the parts tell ----
+
+    def storage(self, condition: str, detail: str) -> None:
+        """The store can or can't write."""
+        if condition != self._storage[0]:
+            (log.info if condition == "ok" else log.error)("storage", state=condition, detail=detail)
+        self._storage = (condition, detail)
+        self._app.telemetry.store_full.set(condition != "ok")
+
+    def broker(self, state: str) -> None:
+        """The log's host: starting, open, died, …"""
+        self._broker = state
+        self._app.telemetry.log_connected.set(state in ("open", "connected"))
+
+    def lost(self, gap: Gap) -> None:
+        """Entries are gone: not ready until what is left has been read."""
+        self._gap = gap
+
+    def delivery(self, news: News) -> None:
+        """One attempt of dispatch."""
+        deliveries = self._app.telemetry.deliveries
+        match news:
+            case Sent(receiver=receiver, recovered=recovered):
+                deliveries.labels(receiver, "delivered").inc()
+                if recovered:
+                    log.info("receiver.recovered", receiver=receiver)
+            case Failed(receiver=receiver, reason=reason, why=why, first=first):
+                deliveries.labels(receiver, "failed").inc()
+                if first:  # once when it starts to fail, once when it recovers
+                    log.warning("receiver.failing", receiver=receiver, reason=str(reason), why=why)
+            case Died(receiver=receiver, notice=notice, why=why):
+                deliveries.labels(receiver, "dead").inc()
+                log.error("delivery.dead", receiver=receiver, webhook_id=notice.webhook_id, why=why)
+            case Switched(receiver=receiver, enabled=enabled, why=why):
+                log.warning("receiver.switched", receiver=receiver, enabled=enabled, why=why)
+            case Crashed(receiver=receiver, error=error):
+                log.error("receiver.crashed", receiver=receiver, exc_info=error)
+
+    def refresh(self) -> None:
+        """Gauges that are cheaper to set once a second than at every change."""
+        app = self._app
+        telemetry, position = app.telemetry, self._position()
+        telemetry.log_position.set(min(app.performer.stored.values(), default=position))
+        telemetry.ready.set(not self.unready())
+        telemetry.actor_failures.set(len(app.supervisor.failed()))
+        telemetry.store_queue_depth.set(app.store.writer.pending)
+        for key, seat in app.supervisor.seats.items():
+            telemetry.rows.labels(key).set(len(seat.actor.roster))
+            telemetry.mailbox_depth.labels(key).set(len(seat.mailbox))
+        if app.checkpointer.written_ns is not None:
+            telemetry.checkpoint_age.set((self._clock.monotonic_ns() - app.checkpointer.written_ns) / NS)
+
+    def _position(self) -> int:
+        pipeline = getattr(self._app, "pipeline", None)
+        return pipeline.position if pipeline is not None else 0
