@@ -1,0 +1,278 @@
+"""One nats-server process with its configuration, its door and the daemon's own connection to it.
+
+It can be started, or found again after the daemon was killed; devices can be let in; it can be ended. What has to
+happen before devices come in is not known here (daemon/nats.py).
+"""
+
+import asyncio
+import signal
+import socket
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from config.model import Embedded, Log
+from daemon.broker_conf import DAEMON_USER, OTHERS_BYTES_MAX, BrokerConf, Password, render
+from daemon.process import Process
+from daemon.server_binary import Binary, find_binary
+from daemon.server_log import ServerLog, last_words
+from daemon.server_state import (
+    Running,
+    forget_running,
+    read_keys,
+    read_running,
+    write_keys,
+    write_private,
+    write_running,
+)
+
+_PORT_TRIES: Final = 5
+_READY_S: Final = 120.0  # a large log takes its time to be read after a crash
+_STOP_S: Final = 10.0
+
+
+class ServerFailed(Exception):
+    """nats-server did not come up, or ended while it was being prepared."""
+
+
+class PortTaken(ServerFailed):
+    """Another process listens where nats-server was to listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the running server is. The password never shows."""
+
+    url: str  # nats://HOST:PORT
+    user: str
+    password: Password = field(repr=False)
+    mqtt: str  # HOST:PORT as it really is
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Its door is shut."""
+
+    nc: Client
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """It runs since before this daemon; `is_open`: devices may be inside."""
+
+    nc: Client
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """One was left behind, and was ended."""
+
+    pid: int
+    reason: str
+
+
+class ServerChild:
+    """At most one process at a time. Its keys and ports stay the same from start to start."""
+
+    def __init__(self, settings: Embedded, log: Log, folder: Path) -> None:
+        self.folder = folder
+        self._settings = settings
+        self._file_bytes_max = log.max_bytes + log.guard_bytes + OTHERS_BYTES_MAX
+        self._process: Process | None = None
+        self._pid = 0
+        self._log_start = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        conf = self._conf
+        return Endpoint(f"nats://{_text(*conf.nats)}", DAEMON_USER, conf.daemon_password, _text(*conf.mqtt), self._pid)
+
+    async def set_up(self) -> None:
+        """Find the binary, keys and ports; nothing is started. Raises NoServer, OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._binary = await asyncio.to_thread(find_binary)
+        self._keys = read_keys(self.folder)
+        self._conf = self._with_ports()
+
+    async def adopt(self) -> Adopted | Unfit | None:
+        """Take over a server that runs as it should; end one that runs otherwise; None: there is none."""
+        was = read_running(self.folder)
+        process = Process.find(was.identity) if was is not None else None
+        if was is None or process is None:
+            return None
+        self._process, self._pid = process, was.identity.pid
+        if was.digest != _digest(self._binary, self._conf):
+            await self.end()
+            return Unfit(was.identity.pid, "its settings differ")
+        try:
+            return Adopted(await self._connect(), was.is_open)
+        except (ServerFailed, TimeoutError):
+            await self.end()
+            return Unfit(was.identity.pid, "it does not answer")
+
+    async def launch(self) -> Started:
+        """Start a server, door shut. Raises ServerFailed, TimeoutError, OSError."""
+        for _ in range(_PORT_TRIES - 1):
+            try:
+                return Started(await self._spawn())
+            except PortTaken:
+                if not self._choose_other_ports():
+                    raise
+        return Started(await self._spawn())
+
+    async def open_door(self) -> None:
+        """Let devices in; again is harmless. Raises ServerFailed, TimeoutError, OSError."""
+        assert self._process is not None
+        # Noted first: a door noted as shut would be prepared again, with devices inside.
+        self._note(is_open=True)
+        write_private(self.folder / "server.conf", render(self._conf, door_open=True).encode())
+        log = ServerLog(self.folder / "server.log")
+        try:
+            self._process.send(signal.SIGHUP)
+            await self._reloaded(log)
+        finally:
+            log.close()
+
+    async def died(self) -> int | None:
+        """Wait for the end of the process; its exit code, None where another daemon started it."""
+        assert self._process is not None
+        return await self._process.ended()
+
+    async def kill(self) -> None:
+        """End the process, and leave what follows to the one that waits in `died`."""
+        if self._process is not None:
+            await self._process.end(_STOP_S)
+
+    async def end(self) -> None:
+        """End the process if there is one; nothing of it is left behind."""
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end(_STOP_S)
+            process.close()
+            forget_running(self.folder)
+
+    def _with_ports(self) -> BrokerConf:
+        """The configuration, with a free port where 0 was asked for: the one of last time if there was one."""
+        nats_at, mqtt_at = _address(self._settings.nats), _address(self._settings.mqtt)
+        nats_port = nats_at[1] or self._keys.nats_port or _free_port(nats_at[0])
+        mqtt_port = mqtt_at[1] or self._keys.mqtt_port or _free_port(mqtt_at[0])
+        self._keys = replace(
+            self._keys,
+            nats_port=self._keys.nats_port if nats_at[1] else nats_port,
+            mqtt_port=self._keys.mqtt_port if mqtt_at[1] else mqtt_port,
+        )
+        write_keys(self.folder, self._keys)
+        return BrokerConf(
+            nats=(nats_at[0], nats_port),
+            mqtt=(mqtt_at[0], mqtt_port),
+            tls=self._settings.tls,
+            folder=self.folder.absolute(),
+            file_bytes_max=self._file_bytes_max,
+            sync_interval_s=self._settings.sync_interval_s,
+            daemon_password=self._keys.daemon_password,
+            device_password=self._keys.device_password,
+        )
+
+    def _choose_other_ports(self) -> bool:
+        """Forget ports that we chose ourselves; False where the settings name them all."""
+        if _address(self._settings.nats)[1] and _address(self._settings.mqtt)[1]:
+            return False
+        self._keys = replace(self._keys, nats_port=0, mqtt_port=0)
+        self._conf = self._with_ports()
+        return True
+
+    async def _spawn(self) -> Client:
+        path = self.folder / "server.conf"
+        write_private(path, render(self._conf, door_open=False).encode())
+        self._log_start = _size(self.folder / "server.log")
+        self._process = Process.spawn([str(self._binary.path), "-c", str(path)], self.folder / "server.err")
+        self._pid = self._process.identity.pid
+        self._note(is_open=False)
+        return await self._connect()
+
+    async def _connect(self) -> Client:
+        """The daemon's own connection, as soon as the server answers. Raises ServerFailed, TimeoutError."""
+        async with asyncio.timeout(_READY_S):
+            while True:
+                await self._require_alive()
+                try:
+                    return await self._try_to_connect()
+                except (NatsError, OSError):
+                    await asyncio.sleep(0.02)
+
+    async def _try_to_connect(self) -> Client:
+        return await nats.connect(
+            self.endpoint.url,
+            user=DAEMON_USER,
+            password=self._keys.daemon_password,
+            name="detectd.guard",
+            allow_reconnect=False,
+            connect_timeout=2,
+            # Otherwise nats-py itself waits 2 s for a server that isn't listening yet.
+            reconnect_time_wait=0.02,
+            max_reconnect_attempts=1,
+            error_cb=_ignore,
+        )
+
+    async def _require_alive(self) -> None:
+        assert self._process is not None
+        if self._process.is_alive():
+            return
+        code = await self._process.ended()
+        why = last_words(self.folder / "server.err", 0) or last_words(self.folder / "server.log", self._log_start)
+        await self.end()
+        kind = PortTaken if "address already in use" in why else ServerFailed
+        raise kind(f"nats-server ended at its start (exit code {code}): {why or 'it said nothing'}")
+
+    async def _reloaded(self, log: ServerLog) -> None:
+        async with asyncio.timeout(_READY_S):
+            while True:
+                seen = log.read()
+                if seen["reload_failed"]:
+                    raise ServerFailed(f"nats-server refused to reload: {last_words(self.folder / 'server.log', 0)}")
+                if seen["reloaded"]:
+                    return
+                await self._require_alive()
+                await asyncio.sleep(0.005)
+
+    def _note(self, *, is_open: bool) -> None:
+        assert self._process is not None
+        digest = _digest(self._binary, self._conf)
+        write_running(self.folder, Running(self._process.identity, digest, is_open))
+
+
+def _digest(binary: Binary, conf: BrokerConf) -> str:
+    """What a left-behind server must have been started with, to be taken over."""
+    text = f"{binary.path} {binary.version} {render(conf, door_open=True)}"
+    return sha256(text.encode()).hexdigest()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+async def _ignore(error: Exception) -> None:
+    """nats-py would log each failed attempt; the caller sees them as exceptions."""
