@@ -1,0 +1,445 @@
+"""The bytes of the NATS protocol, split into log entries by one compiled call per chunk of the socket.
+
+What arrives lies in a `Sheet` and stays there: entries are offsets into its bytes, so no payload is copied. The kernel
+knows the protocol of nats-server towards a client (INFO, PING, PONG, +OK, -ERR, MSG, HMSG), the reply subjects of
+JetStream (`$JS.ACK.…`: stream sequence, consumer sequence, time) and the subjects of reports (`actors.entries` has the
+same rules in plain words). All else becomes an event, for Python to look at.
+
+Fields of a protocol line are separated by single spaces, as nats-server writes them. It lets no space, tab, CR, LF or
+NUL into a subject, from MQTT neither (tried with 2.15: such a client is disconnected).
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numba import njit
+
+from actors.messages import (
+    BACKLOG,
+    BRIDGED,
+    CONTROL,
+    COPIED,
+    I4,
+    I8,
+    NAME_ENCODED,
+    REPORT_CBOR,
+    REPORT_JSON,
+    U1,
+    Frames,
+)
+
+SHEET_BYTES: Final = 2 * 1024 * 1024  # a batch never spans two sheets: about 1 800 entries of 1 kB
+SHEET_ROWS: Final = 8192
+EVENTS_MAX: Final = 1024
+LINE_MAX: Final = 64 * 1024  # bytes; longer than any INFO or subject
+
+INBOX_SID: Final = 1  # answers to requests and publishes; the log's own subscription is another
+LOG_SID: Final = 2
+
+# Kinds of events
+LINE: Final = 0  # INFO, PING, PONG, +OK, -ERR
+STATUS: Final = 1  # a message that is only headers: flow control, heartbeat, no responders …
+MESSAGE: Final = 2  # any other message to us
+STORED: Final = 3  # a publish was stored: TAIL says which, SEQ where
+SKIPPED: Final = 4  # the stream has no entries in [EXPECTED, SEQ)
+BROKEN: Final = 5  # the consumer's own count has a hole, or the log went back: nothing after it is read
+
+# Columns of an event
+KIND: Final = 0
+ROW: Final = 1  # entries of the sheet that came before it
+LINE_OFF: Final = 2
+LINE_LEN: Final = 3
+BODY_OFF: Final = 4  # headers and payload
+HEADERS_LEN: Final = 5
+BODY_LEN: Final = 6  # headers included
+SID: Final = 7
+TAIL: Final = 8  # the number at the end of the subject, else -1
+SEQ: Final = 9
+EXPECTED: Final = 10
+EVENT_COLUMNS: Final = 11
+
+# The kernel's state
+READ: Final = 0  # bytes of the sheet that are done with
+ROWS: Final = 1  # entries in the sheet
+EVENTS: Final = 2  # events of this call
+NEED: Final = 3  # bytes from READ on that the next frame has; 0 = not known yet
+ERROR: Final = 4
+NEXT_SEQ: Final = 5  # of the stream, expected of the next entry
+NEXT_CSEQ: Final = 6  # of the consumer
+STATE: Final = 7
+
+# Rows of a sheet's tables
+S_SEQ, S_TS, S_ORIGIN = 0, 1, 2
+B_KIND, B_FLAGS = 0, 1
+P_SUBJECT, P_SUBJECT_LEN, P_NAME, P_NAME_LEN, P_PAYLOAD, P_PAYLOAD_LEN = 0, 1, 2, 3, 4, 5
+
+GOOD: Final = 0
+MALFORMED: Final = 1
+
+
+@dataclass(slots=True)
+class Sheet:
+    """Bytes as they came, and the entries found in them. Written once, front to back; never again after that."""
+
+    size: int = SHEET_BYTES
+    fill: int = 0
+    rows: int = 0
+    data: U1 = field(init=False)  # [bytes]
+    longs: I8 = field(init=False)  # [3, row] seq, ts, origin
+    bits: U1 = field(init=False)  # [2, row] kind, flags
+    places: I4 = field(init=False)  # [6, row] offset and length of subject, name, payload
+    view: memoryview = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.data = np.empty(self.size, np.uint8)
+        self.longs = np.empty((3, SHEET_ROWS), np.int64)
+        self.bits = np.empty((2, SHEET_ROWS), np.uint8)
+        self.places = np.empty((6, SHEET_ROWS), np.int32)
+        self.view = self.data.data
+
+    def frames(self, first: int, last: int) -> Frames:
+        """Entries [first, last), as views of the sheet."""
+        part = slice(first, last)
+        longs, bits, places = self.longs, self.bits, self.places
+        return Frames(
+            self.data,
+            longs[S_SEQ, part],
+            longs[S_TS, part],
+            longs[S_ORIGIN, part],
+            bits[B_KIND, part],
+            bits[B_FLAGS, part],
+            places[P_SUBJECT, part],
+            places[P_SUBJECT_LEN, part],
+            places[P_NAME, part],
+            places[P_NAME_LEN, part],
+            places[P_PAYLOAD, part],
+            places[P_PAYLOAD_LEN, part],
+        )
+
+
+def _bytes(text: bytes) -> U1:
+    return np.frombuffer(text, np.uint8)
+
+
+_JS_ACK = _bytes(b"$JS.ACK.")
+_THINGS = _bytes(b"$aws.things.")
+_METRICS = _bytes(b".defender.metrics.")
+_BRIDGE = _bytes(b"detectd.log.report.")
+_JSON = _bytes(b"json")
+_CBOR = _bytes(b"cbor")
+_FIRST_TIME = _bytes(b"Detectd-First-Time:")
+_BACKLOG = _bytes(b"Detectd-Backlog: 1\r")
+_VERSION = _bytes(b"NATS/1.0")
+_STORED = _bytes(b'{"stream":"')
+_SEQ = _bytes(b'"seq":')
+
+SPACE, CR, LF, DOT, SLASH, PERCENT, QUOTE = 32, 13, 10, 46, 47, 37, 34
+ZERO, NINE = 48, 57
+FIELDS_MAX = 6
+
+
+@njit(nogil=True)
+def _line(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
+    """(where the line's CR is, how many fields it has); the CR is -1 while the line is incomplete."""
+    count = 0
+    start = at
+    i = at
+    while i < end:
+        c = data[i]
+        if c == SPACE or c == CR:
+            if c == CR and i + 1 == end:
+                return -1, 0
+            if c == SPACE or data[i + 1] == LF:
+                if count < FIELDS_MAX:
+                    fields[count, 0] = start
+                    fields[count, 1] = i
+                count += 1
+                start = i + 1
+                if c == CR:
+                    return i, count
+        i += 1
+    return -1, 0
+
+
+@njit(nogil=True)
+def _starts(data: U1, at: int, end: int, word: U1) -> bool:
+    if end - at < len(word):
+        return False
+    for i in range(len(word)):
+        if data[at + i] != word[i]:
+            return False
+    return True
+
+
+@njit(nogil=True)
+def _is_message(data: U1, at: int, eol: int, fields: I8) -> bool:
+    """MSG or HMSG."""
+    h = at + 1 if data[at] == 72 else at
+    return fields[0, 1] == h + 3 and eol > h + 3 and data[h] == 77 and data[h + 1] == 83 and data[h + 2] == 71
+
+
+@njit(nogil=True)
+def _is_line(data: U1, at: int, eol: int) -> bool:
+    """INFO, PING, PONG, +OK, -ERR: told apart by Python; here only what can't be one of them is malformed."""
+    if eol - at < 3:
+        return False
+    info = data[at] == 73 and data[at + 1] == 78 and data[at + 2] == 70
+    ping = data[at] == 80 and (data[at + 1] == 73 or data[at + 1] == 79) and data[at + 2] == 78
+    good = data[at] == 43 and data[at + 1] == 79 and data[at + 2] == 75
+    bad = data[at] == 45 and data[at + 1] == 69 and data[at + 2] == 82
+    return bool(info or ping or good or bad)
+
+
+@njit(nogil=True)
+def _number(data: U1, at: int, end: int) -> int:
+    """The non-negative decimal that fills [at, end), else -1."""
+    if at >= end or end - at > 19:
+        return -1
+    value = 0
+    for i in range(at, end):
+        digit = data[i] - ZERO
+        if data[i] < ZERO or data[i] > NINE:
+            return -1
+        value = value * 10 + digit
+    return value if value >= 0 else -1  # 19 digits may wrap to a negative value, never past it
+
+
+@njit(nogil=True)
+def _position(data: U1, at: int, end: int, numbers: I8) -> bool:
+    """Read stream sequence, consumer sequence and time off `$JS.ACK.…`: 9 tokens, or 11 and 12 with a domain."""
+    if not _starts(data, at, end, _JS_ACK):
+        return False
+    dots = 0
+    for i in range(at, end):
+        dots += data[i] == DOT
+    if dots != 8 and dots != 10 and dots != 11:
+        return False
+    wanted = 5 if dots == 8 else 7
+    token = 0
+    start = at
+    for i in range(at, end + 1):
+        if i == end or data[i] == DOT:
+            if wanted <= token < wanted + 3:
+                numbers[token - wanted] = _number(data, start, i)
+            token += 1
+            start = i + 1
+    return bool(numbers[0] >= 0 and numbers[1] >= 0 and numbers[2] >= 0)
+
+
+@njit(nogil=True)
+def _in_order(numbers: I8, events: I8, state: I8, at: int, eol: int) -> bool:
+    """Whether this entry is the next one. A skip that the server itself made is stated and crossed."""
+    seq, cseq = numbers[0], numbers[1]
+    if cseq != state[NEXT_CSEQ] or seq < state[NEXT_SEQ]:
+        _event(events, state, BROKEN, at, eol - at, eol, 0, 0)
+        events[SEQ, state[EVENTS] - 1] = seq
+        events[EXPECTED, state[EVENTS] - 1] = state[NEXT_SEQ]
+        return False
+    if seq != state[NEXT_SEQ]:
+        _event(events, state, SKIPPED, at, eol - at, eol, 0, 0)
+        events[SEQ, state[EVENTS] - 1] = seq
+        events[EXPECTED, state[EVENTS] - 1] = state[NEXT_SEQ]
+    state[NEXT_SEQ] = seq + 1
+    state[NEXT_CSEQ] = cseq + 1
+    return True
+
+
+@njit(nogil=True)
+def _entry(
+    data: U1, fields: I8, body: int, skip: int, size: int, numbers: I8, longs: I8, places: I4, bits: U1, row: int
+) -> None:
+    longs[S_SEQ, row] = numbers[0]
+    longs[S_TS, row] = numbers[2]
+    start, end = fields[1, 0], fields[1, 1]
+    kind, flags, name, name_len = _subject(data, start, end)
+    origin = -1
+    if skip > 0:
+        origin, backlog = _headers(data, body, body + skip)
+        flags |= BACKLOG if backlog else 0
+        flags |= COPIED if origin >= 0 else 0
+    longs[S_ORIGIN, row] = origin if origin >= 0 else numbers[2]
+    bits[B_KIND, row] = kind
+    bits[B_FLAGS, row] = flags
+    places[P_SUBJECT, row] = start
+    places[P_SUBJECT_LEN, row] = end - start
+    places[P_NAME, row] = name
+    places[P_NAME_LEN, row] = name_len
+    places[P_PAYLOAD, row] = body + skip
+    places[P_PAYLOAD_LEN, row] = size - skip
+
+
+@njit(nogil=True)
+def _subject(data: U1, start: int, end: int) -> tuple[int, int, int, int]:
+    """(kind, flags, name offset, name length); the rules of `actors.entries.classify`."""
+    tail = end - 5  # ".json" or ".cbor"
+    if tail <= start or data[tail] != DOT:
+        return CONTROL, 0, 0, 0
+    if _starts(data, tail + 1, end, _JSON):
+        kind = REPORT_JSON
+    elif _starts(data, tail + 1, end, _CBOR):
+        kind = REPORT_CBOR
+    else:
+        return CONTROL, 0, 0, 0
+    flags = 0
+    if _starts(data, start, end, _THINGS):
+        name = start + len(_THINGS)
+        stop = end - 4 - len(_METRICS)
+        if stop <= name or not _starts(data, stop, end, _METRICS):
+            return CONTROL, 0, 0, 0
+    elif _starts(data, start, end, _BRIDGE):
+        first = start + len(_BRIDGE)
+        name = first
+        while name < tail and data[name] != DOT:
+            name += 1
+        if name == first:
+            return CONTROL, 0, 0, 0
+        name += 1
+        stop = tail
+        flags = BRIDGED
+    else:
+        return CONTROL, 0, 0, 0
+    if stop <= name:
+        return CONTROL, 0, 0, 0
+    for i in range(name, stop):
+        if data[i] == DOT:
+            return CONTROL, 0, 0, 0
+        if data[i] == SLASH or data[i] == PERCENT:
+            flags |= NAME_ENCODED
+    return kind, flags, name, stop - name
+
+
+@njit(nogil=True)
+def _headers(data: U1, at: int, end: int) -> tuple[int, bool]:
+    """(Detectd-First-Time or -1, whether Detectd-Backlog: 1 is there)."""
+    origin, backlog = -1, False
+    while at < end:
+        stop = at
+        while stop < end and data[stop] != LF:
+            stop += 1
+        if _starts(data, at, end, _FIRST_TIME):
+            start = at + len(_FIRST_TIME)
+            while start < stop and data[start] == SPACE:
+                start += 1
+            origin = _number(data, start, stop - 1)
+        elif _starts(data, at, end, _BACKLOG):
+            backlog = True
+        at = stop + 1
+    return origin, backlog
+
+
+@njit(nogil=True)
+def _event(events: I8, state: I8, kind: int, at: int, length: int, body: int, skip: int, size: int) -> None:
+    k = state[EVENTS]
+    events[KIND, k] = kind
+    events[ROW, k] = state[ROWS]
+    events[LINE_OFF, k] = at
+    events[LINE_LEN, k] = length
+    events[BODY_OFF, k] = body
+    events[HEADERS_LEN, k] = skip
+    events[BODY_LEN, k] = size
+    events[SID, k] = -1
+    events[TAIL, k] = -1
+    events[SEQ, k] = -1
+    events[EXPECTED, k] = -1
+    state[EVENTS] = k + 1
+
+
+@njit(nogil=True)
+def _other(
+    data: U1, fields: I8, at: int, eol: int, body: int, skip: int, size: int, sid: int, events: I8, state: I8
+) -> None:
+    """A message that is no entry of the log: what is it?"""
+    tail = fields[1, 1]
+    while tail > fields[1, 0] and data[tail - 1] != DOT:
+        tail -= 1
+    number = _number(data, tail, fields[1, 1])
+    seq = -1
+    kind = MESSAGE
+    if skip > len(_VERSION) and data[body + len(_VERSION)] == SPACE and _starts(data, body, body + skip, _VERSION):
+        kind = STATUS
+    elif sid == INBOX_SID and number >= 0 and skip == 0:
+        seq = _stored_at(data, body, body + size)
+        kind = STORED if seq > 0 else MESSAGE
+    _event(events, state, kind, at, eol - at, body, skip, size)
+    events[SID, state[EVENTS] - 1] = sid
+    events[TAIL, state[EVENTS] - 1] = number
+    events[SEQ, state[EVENTS] - 1] = seq
+
+
+@njit(nogil=True)
+def _stored_at(data: U1, at: int, end: int) -> int:
+    """The sequence in `{"stream":"LOG","seq":17…}`, else -1; a refusal begins with its error instead."""
+    if not _starts(data, at, end, _STORED):
+        return -1
+    i = at + len(_STORED)
+    while i < end and data[i] != QUOTE:
+        i += 1
+    while i < end and not _starts(data, i, end, _SEQ):
+        i += 1
+    start = i + len(_SEQ)
+    while start < end and data[start] == SPACE:
+        start += 1
+    stop = start
+    while stop < end and ZERO <= data[stop] <= NINE:
+        stop += 1
+    return _number(data, start, stop)
+
+
+# Last, since an explicit signature compiles at import, when all that it calls must exist.
+@njit(
+    "void(u1[::1], i8, i8, i8[:,::1], i4[:,::1], u1[:,::1], i8[:,::1], i8[::1])",
+    nogil=True,
+    cache=True,
+)
+def split(data: U1, end: int, sid: int, longs: I8, places: I4, bits: U1, events: I8, state: I8) -> None:
+    """Split data[state[READ]:end]; fill the tables from row state[ROWS] on. `sid`: the log's subscription.
+
+    Stops at an incomplete frame, a full table (call again), a BROKEN event or malformed bytes (state[ERROR]).
+    """
+    fields = np.empty((FIELDS_MAX, 2), np.int64)  # [field, (start, end)]
+    numbers = np.empty(4, np.int64)
+    state[EVENTS] = 0
+    state[NEED] = 0
+    while state[READ] < end and state[ROWS] < longs.shape[1] and state[EVENTS] < events.shape[1]:
+        at = state[READ]
+        eol, found = _line(data, at, end, fields)
+        if eol < 0:
+            if end - at > LINE_MAX:
+                state[ERROR] = MALFORMED
+            return
+        headers = data[at] == 72  # HMSG
+        if not _is_message(data, at, eol, fields):
+            if not _is_line(data, at, eol):
+                state[ERROR] = MALFORMED
+                return
+            _event(events, state, LINE, at, eol - at, eol, 0, 0)
+            state[READ] = eol + 2
+            continue
+        bare = 5 if headers else 4  # fields without a reply subject
+        if found != bare and found != bare + 1:
+            state[ERROR] = MALFORMED
+            return
+        size = _number(data, fields[found - 1, 0], fields[found - 1, 1])
+        skip = _number(data, fields[found - 2, 0], fields[found - 2, 1]) if headers else 0
+        to = _number(data, fields[2, 0], fields[2, 1])
+        if size < 0 or skip < 0 or skip > size or to < 0:
+            state[ERROR] = MALFORMED
+            return
+        body = eol + 2
+        state[NEED] = body + size + 2 - at
+        if body + size + 2 > end:
+            return
+        if data[body + size] != CR or data[body + size + 1] != LF:
+            state[ERROR] = MALFORMED
+            return
+        stored = to == sid and found == bare + 1 and _position(data, fields[3, 0], fields[3, 1], numbers)
+        if stored and not _in_order(numbers, events, state, at, eol):
+            return
+        if stored:
+            _entry(data, fields, body, skip, size, numbers, longs, places, bits, state[ROWS])
+            state[ROWS] += 1
+        elif to == sid or to == INBOX_SID:
+            _other(data, fields, at, eol, body, skip, size, to, events, state)
+        state[READ] = body + size + 2
+        state[NEED] = 0
