@@ -48,7 +48,9 @@ class Gate:
         if None in rows:
             rows = [self._row(name) for name in names]
         verdicts, first = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.uint8)
-        _admit(np.array(rows, np.int32), ids, times, flags, self._floor_ns, self.last, self.ids, self.at, verdicts, first)
+        _admit(
+            np.array(rows, np.int32), ids, times, flags, self._floor_ns, self.last, self.ids, self.at, verdicts, first
+        )
         return verdicts, first
 
     def forget_idle(self, now: int) -> None:

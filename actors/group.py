@@ -6,10 +6,10 @@ at t is looked at, every window that ends by t is closed (design.md §4). Nothin
 into batches: handle(a + b) ≡ handle(a); handle(b).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from actors.criteria._base import FAR, Judge, Run, Slot
 from actors.effects import EventType, Transition
 from actors.messages import I1, I4, I8, Batch, Downtime, Share
 from actors.numbers import float_of
-from actors.roster import Roster
+from actors.roster import Identity, Roster
 from actors.values import Seen, in_words
 from config.model import NS, Behavior, Limits, MetricValue
 
@@ -28,6 +28,7 @@ HOUR_NS: Final = 3600 * NS
 ROW_IDLE_NS: Final = 7 * 86_400 * NS  # a row without datapoint or alarm for this long is given up
 ROWS_START: Final = 64
 FIRST: Final = np.zeros(1, np.int32)
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,12 @@ class GroupActor:
             self.position = int(share.batch.frames.seq[last - 1])
         return effects
 
+    def begin(self, moment: Moment) -> None:
+        """The actor is new at this place of the log: what came before does not count."""
+        for judge in self.judges.values():
+            judge.begin(moment.ts)
+        self.advance(moment)
+
     def advance(self, moment: Moment) -> list[Transition]:
         """Let time pass to an entry that is not a report."""
         effects: list[Transition] = []
@@ -109,14 +116,20 @@ class GroupActor:
         return effects
 
     def pause(self, down: Downtime, source: int | None) -> list[Transition]:
-        """Take our own downtime out of the silence of the devices; `source` None = of all of them."""
+        """Take our own downtime out of the silence of the devices; `source` None = of all of them.
+
+        Windows are closed first: the end of one is a datapoint, from which on the downtime counts.
+        """
+        effects: list[Transition] = []
+        moment = Moment(down.position, down.ts)
+        if self._now is not None:
+            self._close_ended(moment, effects)
         rows = np.ones(len(self.seen), bool) if source is None else self.source == source
         heard = self.heard[rows]
         self.heard[rows] = np.where(heard > 0, heard + np.maximum(0, down.ts - np.maximum(down.since, heard)), 0)
         seen = self.seen[rows]
         self.seen[rows] = seen + np.maximum(0, down.ts - np.maximum(down.since, seen))
-        self._set_due(self._now if self._now is not None else down.ts)
-        return self.advance(Moment(down.position, down.ts))
+        return effects + self.advance(moment)
 
     def _judge(self, share: Share, first: int, last: int, effects: list[Transition]) -> None:
         low, high = np.searchsorted(share.entries, (first, last))
@@ -233,11 +246,10 @@ class GroupActor:
         self, event_type: EventType, moment: Moment, row: int, slot: int, opening: Opening, time_ns: int,
         value: MetricValue | None, last_at: int, last: MetricValue | None, reason: str,
     ) -> Transition:  # fmt: skip
-        name = self.roster.names[row]
-        assert name is not None
+        name, registered = self.identity_of(row)
         return Transition(
             event_type, opening.violation_id, self.slots[slot].profile, self.slots[slot].behavior, name.decode(),
-            self.roster.find(name, 1) == row, time_ns, value, opening.start_ns, last_at, last, moment.position, reason,
+            registered, time_ns, value, opening.start_ns, last_at, last, moment.position, reason,
         )  # fmt: skip
 
     def _close(self, row: int, slot: int) -> Opening:
@@ -245,10 +257,11 @@ class GroupActor:
         return self.openings.pop((row, slot))
 
     def _violation_id(self, position: int, row: int, slot: int, end: int) -> str:
-        name = self.roster.names[row]
-        assert name is not None
+        name, registered = self.identity_of(row)
         place = self.slots[slot]
-        parts = (self.identity, place.profile, place.behavior.name, name.decode(), str(position), str(end))
+        parts = [self.identity, place.profile, place.behavior.name, name.decode(), str(position), str(end)]
+        if not registered:  # both identities of a name may be raised at the end of one window
+            parts.append("unregistered")
         return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
     def _number(self, slot: int, value: int) -> MetricValue:
@@ -265,14 +278,9 @@ class GroupActor:
     # ---- the passing of time ----
 
     def _advance(self, moment: Moment, effects: list[Transition]) -> None:
-        """Close what ends by `moment`: windows in order of their ends, then silent alarms, then idle rows.
-
-        A window after an empty one holds nothing, so each duration is closed once and the rest is skipped.
-        """
+        """Close what ends by `moment`: windows in order of their ends, then silent alarms, then idle rows."""
         if self._now is not None:
-            ends = {end for judge in self.judges.values() for end in judge.ends(self._now)}
-            for end in sorted(end for end in ends if end <= moment.ts):
-                self._close_windows(moment, end, effects)
+            self._close_ended(moment, effects)
             if self._deadline < moment.ts:
                 self._invalidate_silent(moment, effects)
             hour = moment.ts // HOUR_NS * HOUR_NS
@@ -285,14 +293,23 @@ class GroupActor:
         hour = (now // HOUR_NS + 1) * HOUR_NS
         self._due = min(windows, hour, self._deadline + 1)
 
+    def _close_ended(self, moment: Moment, effects: list[Transition]) -> None:
+        """A window after an empty one holds nothing, so each duration is closed once and the rest is skipped."""
+        assert self._now is not None
+        ends = {end for judge in self.judges.values() for end in judge.ends(self._now)}
+        for end in sorted(end for end in ends if end <= moment.ts):
+            self._close_windows(moment, end, effects)
+
     def _close_windows(self, moment: Moment, end: int, effects: list[Transition]) -> None:
         for judge in self.judges.values():
             for closed in judge.close(end):
                 slot = closed.slot
                 times = np.full(len(closed.rows), end, np.int64)
                 self.heard[closed.rows, slot] = np.maximum(self.heard[closed.rows, slot], end)
-                found = self._step(closed.rows, times, np.array([slot], np.int32), FIRST, closed.verdicts, closed.values)
-                told = [(self._name(int(closed.rows[f[0]])), f) for f in found]
+                found = self._step(
+                    closed.rows, times, np.array([slot], np.int32), FIRST, closed.verdicts, closed.values
+                )
+                told = [(self.identity_of(int(closed.rows[f[0]])), f) for f in found]
                 for _, (k, _, kind, last_at, last_value) in sorted(told):  # by name: rows are an accident of history
                     row, value = int(closed.rows[k]), self._number(slot, int(closed.values[k, 0]))
                     if kind == alarm.RAISED:
@@ -300,12 +317,16 @@ class GroupActor:
                     else:
                         effects.append(self._clear(moment, row, slot, value, last_at, last_value, end))
 
-    def _name(self, row: int) -> bytes:
-        return self.roster.names[row] or b""
+    def identity_of(self, row: int) -> Identity:
+        name = self.roster.names[row]
+        assert name is not None
+        return name, self.roster.find(name, 1) == row
 
     def _invalidate_silent(self, moment: Moment, effects: list[Transition]) -> None:
         limits = {key: int(self.heard[key]) + self._silence_ns for key in self.openings}
-        silent = sorted((limit, slot, self._name(row), row) for (row, slot), limit in limits.items() if limit < moment.ts)
+        silent = sorted(
+            (limit, slot, self.identity_of(row), row) for (row, slot), limit in limits.items() if limit < moment.ts
+        )
         for limit, slot, _, row in silent:
             effects.append(self._invalidate(moment, row, slot, limit, _silence_words(self._silence_ns)))
         self._deadline = min((limits[key] for key in self.openings), default=FAR)
@@ -319,19 +340,16 @@ class GroupActor:
 
     def forget(self, row: int) -> None:
         """Give a row up: its next owner finds nothing."""
-        name = self.roster.names[row]
-        assert name is not None
-        self.roster.remove(row, int(self.roster.find(name, 1) == row))
+        self.roster.remove(row, int(self.identity_of(row)[1]))
         for array in (self.alarmed, self.streak, self.heard, self.last_at, self.last_value, self.seen, self.source):
             array[row] = 0
         for judge in self.judges.values():
             judge.forget(row)
 
-    def withdraw(self, moment: Moment, row: int, slot: int, reason: str) -> list[Transition]:
-        """End an open alarm whose behavior or thing is no longer monitored (spec.md §3.6)."""
-        if (row, slot) not in self.openings:
-            return []
-        return [self._invalidate(moment, row, slot, moment.ts, reason)]
+    def withdraw(self, moment: Moment, keys: set[tuple[int, int]], reason: str) -> list[Transition]:
+        """End open alarms, (row, slot), whose behavior or thing is no longer monitored (spec.md §3.6)."""
+        ended = sorted(keys, key=lambda key: (key[1], *self.identity_of(key[0])))
+        return [self._invalidate(moment, row, slot, moment.ts, reason) for row, slot in ended]
 
     def inherit(self, old: "GroupActor", slots: Sequence[tuple[int, int]], rows: Sequence[int]) -> None:
         """Take over the state of an old actor's rows, for (its slot, own slot) pairs that measure the same.
@@ -342,28 +360,25 @@ class GroupActor:
         if not pairs:
             return
         source, target = (np.array(side) for side in zip(*pairs, strict=True))
+        self.source[target] = np.where(old.seen[source] > self.seen[target], old.source[source], self.source[target])
         self.seen[target] = np.maximum(self.seen[target], old.seen[source])
-        self.source[target] = old.source[source]
         for theirs, own in slots:
             for name in ("alarmed", "streak", "heard", "last_at", "last_value"):
                 getattr(self, name)[target, own] = getattr(old, name)[source, theirs]
             if old.slots[theirs].behavior.criteria != self.slots[own].behavior.criteria:
                 self.streak[target, own] = 0
-        renamed, rerowed = dict(slots), dict(pairs)
-        for mine, other in ((self.openings, old.openings), (self.seen_sets, old.seen_sets)):
-            for (row, slot), kept in other.items():  # type: ignore[attr-defined]  # two dicts of one shape
-                if row in rerowed and slot in renamed:
-                    mine[rerowed[row], renamed[slot]] = kept  # type: ignore[index]
+        self.openings |= _moved(old.openings, dict(pairs), dict(slots))
+        self.seen_sets |= _moved(old.seen_sets, dict(pairs), dict(slots))
         for name, judge in self.judges.items():
             if name in old.judges:
                 judge.adopt(old.judges[name], self._same_windows(old, judge, slots), pairs)
-        self._now = old._now
         self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
+        assert self._now is not None  # it has begun
+        self._set_due(self._now)
 
     def _heir_row(self, old: "GroupActor", row: int) -> int:
-        name = old.roster.names[row]
-        assert name is not None
-        return self._row(name, int(old.roster.find(name, 1) == row))
+        name, registered = old.identity_of(row)
+        return self._row(name, int(registered))
 
     def _same_windows(self, old: "GroupActor", judge: Judge, slots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """The pairs of this judge's slots that also have the same duration: their windows mean the same."""
@@ -411,6 +426,12 @@ class GroupActor:
         self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
         if self._now is not None:
             self._set_due(self._now)
+
+
+def _moved(
+    kept: Mapping[tuple[int, int], Kept], rows: Mapping[int, int], slots: Mapping[int, int]
+) -> dict[tuple[int, int], Kept]:
+    return {(rows[row], slots[slot]): what for (row, slot), what in kept.items() if row in rows and slot in slots}
 
 
 def _judges(slots: Sequence[Slot], schema: Schema, limits: Limits) -> dict[str, Judge]:

@@ -77,7 +77,9 @@ def _plan(key: str, profiles: list[SecurityProfile], metrics: Mapping[str, Metri
 
 
 def _metrics(rules: Rules, kinds: Kinds) -> dict[str, Metric]:
-    custom = {metric.metric_name: kinds.custom[metric.metric_type](metric.metric_name) for metric in rules.custom_metrics}
+    custom = {
+        metric.metric_name: kinds.custom[metric.metric_type](metric.metric_name) for metric in rules.custom_metrics
+    }
     return {**kinds.metrics, **custom}
 
 

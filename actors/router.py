@@ -4,15 +4,14 @@ The router is itself an actor: its state (the gate, the last time seen) is a fun
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from actors.columns import Schema, decode_frames
 from actors.gate import ADMITTED, DUPLICATE, TABLE_FULL, TOO_SOON, Gate
-from actors.messages import ABSENT, BRIDGED, CONTROL, NAME_ENCODED, Batch, Columns, Frames, Rejected, Share
-from actors.messages import I4, I8, U1
+from actors.messages import ABSENT, BRIDGED, CONTROL, I4, I8, NAME_ENCODED, U1, Batch, Columns, Frames, Rejected, Share
 from actors.numbers import thing_name
 from actors.plan import GroupPlan, Registry
 from config.model import NS, Limits, Rules
@@ -129,14 +128,18 @@ def _names(frames: Frames) -> tuple[list[bytes], dict[int, Rejected]]:
     for entry in _odd(frames, names):
         name = thing_name(names[entry], bool(frames.flags[entry] & BRIDGED))
         if name is None:
-            unnamed[entry] = Rejected("InvalidPayload", "the thing's name is not 1-128 bytes of printable UTF-8", "name")
+            unnamed[entry] = Rejected(
+                "InvalidPayload", "the thing's name is not 1-128 bytes of printable UTF-8", "name"
+            )
         names[entry] = name or b""
     return names, unnamed
 
 
 def _odd(frames: Frames, names: list[bytes]) -> list[int]:
     """Reports whose name token is not plainly a name."""
-    odd = (frames.kind != CONTROL) & ((frames.flags & NAME_ENCODED) | (frames.name_len > 128) | (frames.name_len == 0)) > 0
+    odd = (frames.kind != CONTROL) & (
+        (frames.flags & NAME_ENCODED) | (frames.name_len > 128) | (frames.name_len == 0)
+    ) > 0
     plain = bytes.isalnum
     found = set(np.flatnonzero(odd).tolist())
     return sorted(found | {i for i, name in enumerate(names) if not plain(name) and name and not _is_plain(name)})

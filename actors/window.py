@@ -7,6 +7,7 @@ that reports every second costs its own memory only. At RING_MAX values the two 
 Arrays: [r, w] = rows × windows; pool arrays are [p].
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -82,6 +83,12 @@ class Windows:
             self._release(int(self.offset[row, window]), int(self.room[row, window]))
             self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
 
+    def adopt(self, window: int, other: "Windows", theirs: int, rows: Iterable[tuple[int, int]]) -> None:
+        """Take over rings, for (its row, own row) pairs. Both hold the latest of the same reports: the longer has all."""
+        for row_from, row_to in rows:
+            if other.length[row_from, theirs] > self.length[row_to, window]:
+                self.put(row_to, window, other.values(row_from, theirs))
+
     def dump(self) -> dict[str, Any]:
         names = ("offset", "room", "head", "length")
         state: dict[str, Any] = {name: getattr(self, name) for name in names}
@@ -144,20 +151,20 @@ def push(
 
 
 @njit(
-    "i8(i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    "i8(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
 )
 def total(
-    row: int, window: int, ts: int, horizon: int,
+    row: int, window: int, ts: int, horizon: int, since: int,
     offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, pool_value: I8,
 ) -> int:  # fmt: skip
-    """The sum of the values younger than `horizon`, newest first; saturates at the largest int64."""
+    """The sum of the values younger than `horizon` and not before `since`; saturates at the largest int64."""
     base, size = offset[row, window], room[row, window]
     found = 0
     for i in range(length[row, window] - 1, -1, -1):
         place = base + (head[row, window] + i) % size
-        if ts - pool_ts[place] >= horizon:
+        if ts - pool_ts[place] >= horizon or pool_ts[place] < since:
             break
         value = pool_value[place]
         if found > I64_MAX - value:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actors.columns import Schema, schema_of
+from actors.criteria._base import Slot
 from actors.effects import Transition
 from actors.group import GroupActor, Moment
 from actors.messages import Downtime, Frames
 from actors.plan import GroupPlan, Registry, plans
 from actors.router import Routed, Router, source_number
 from config.kinds import Kinds
-from config.model import Behavior, Rules
+from config.model import Rules
 
 NO_LONGER = "no longer monitored: its behavior, profile or target is gone"
 
@@ -27,7 +28,9 @@ class World:
         self.schema = schema_of(rules, kinds)
         self.plans = plans(rules, kinds, self.schema)
         self.router = Router(rules, self.schema, self.plans, interval_default_s)
-        self.actors = {plan.key: self._actor(plan) for plan in self.plans}
+        self.actors = {
+            plan.key: GroupActor(plan.key, plan.slots, self.schema, rules.limits, identity) for plan in self.plans
+        }
 
     def handle(self, frames: Frames, only: str | None = None) -> tuple[Routed, list[Transition]]:
         """Everything at once, in one thread of control: for replays, and for rebuilding one actor (`only`).
@@ -58,19 +61,13 @@ class World:
         schema = schema_of(rules, self.kinds)
         new_plans = plans(rules, self.kinds, schema)
         registry = Registry(rules.fleet)
-        same = schema == self.schema and rules.limits == self.rules.limits
-        successors = {}
+        successors = {plan.key: self._successor(plan, rules, schema, moment) for plan in new_plans}
         for plan in new_plans:
-            old = self.actors.get(plan.key)
-            keeps = same and old is not None and old.slots == plan.slots
-            successors[plan.key] = old if keeps and old else self._actor(plan, rules, schema)
-            if keeps and old:
-                effects += _release(old, plan, registry, moment)
+            if successors[plan.key] is self.actors.get(plan.key):
+                effects += _release(successors[plan.key], plan, registry, moment)
         for actor in self.actors.values():
             if successors.get(actor.key) is not actor:
                 effects += _hand_over(actor, successors, new_plans, registry, moment)
-        for actor in successors.values():
-            actor.advance(moment)
         self.rules, self.schema, self.plans, self.actors = rules, schema, new_plans, successors
         self.router.configure(rules, schema, new_plans)
         return effects
@@ -83,52 +80,55 @@ class World:
         for key, actor in self.actors.items():
             actor.load(state["actors"][key])
 
-    def _actor(self, plan: GroupPlan, rules: Rules | None = None, schema: Schema | None = None) -> GroupActor:
-        limits = (rules or self.rules).limits
-        return GroupActor(plan.key, plan.slots, schema or self.schema, limits, self.identity)
+    def _successor(self, plan: GroupPlan, rules: Rules, schema: Schema, moment: Moment) -> GroupActor:
+        """The actor for a plan under new rules: the old one where nothing changed for it, else one that begins now."""
+        old = self.actors.get(plan.key)
+        same = schema == self.schema and rules.limits == self.rules.limits
+        if old is not None and same and old.slots == plan.slots:
+            return old
+        fresh = GroupActor(plan.key, plan.slots, schema, rules.limits, self.identity)
+        fresh.begin(moment)
+        return fresh
 
 
 def _release(actor: GroupActor, plan: GroupPlan, registry: Registry, moment: Moment) -> list[Transition]:
     """Give up the rows of an otherwise unchanged actor that its targets no longer cover."""
-    effects: list[Transition] = []
-    for row, name, registered in actor.roster.identities():
-        if not registry.covers(plan.targets, name.decode(), registered):
-            for slot in range(len(actor.slots)):
-                effects += actor.withdraw(moment, row, slot, NO_LONGER)
-            actor.forget(row)
+    identities = actor.roster.identities()
+    gone = [row for row, name, known in identities if not registry.covers(plan.targets, name.decode(), known)]
+    effects = actor.withdraw(moment, {key for key in actor.openings if key[0] in set(gone)}, NO_LONGER)
+    for row in gone:
+        actor.forget(row)
     return effects
 
 
 def _hand_over(
-    old: GroupActor, successors: Mapping[str, GroupActor], new_plans: Iterable[GroupPlan], registry: Registry, moment: Moment
+    old: GroupActor,
+    successors: Mapping[str, GroupActor],
+    new_plans: Iterable[GroupPlan],
+    registry: Registry,
+    moment: Moment,
 ) -> list[Transition]:
     """Move an actor's rows, with their state, to the actors that now have its profiles; end what nobody covers."""
-    effects: list[Transition] = []
-    by_profile = {slot.profile: plan for plan in new_plans for slot in plan.slots}
-    carried: set[tuple[int, int]] = set()
+    left = set(old.openings)
     identities = old.roster.identities()
-    for plan in {plan.key: plan for plan in by_profile.values()}.values():
+    for plan in new_plans:
         heir = successors[plan.key]
         pairs = _matching_slots(old, heir)
-        if not pairs:
-            continue
-        rows = [row for row, name, registered in identities if registry.covers(plan.targets, name.decode(), registered)]
-        heir.inherit(old, pairs, rows)
-        carried |= {(row, slot) for row in rows for slot, _ in pairs}
-    for row, slot in sorted(set(old.openings) - carried, key=lambda key: (key[1], old.roster.names[key[0]] or b"")):
-        effects += old.withdraw(moment, row, slot, NO_LONGER)
-    return effects
+        if pairs:
+            rows = [row for row, name, known in identities if registry.covers(plan.targets, name.decode(), known)]
+            heir.inherit(old, pairs, rows)
+            moved, kept = set(rows), {own for own, _ in pairs}
+            left = {(row, slot) for row, slot in left if row not in moved or slot not in kept}
+    return old.withdraw(moment, left, NO_LONGER)
 
 
 def _matching_slots(old: GroupActor, new: GroupActor) -> list[tuple[int, int]]:
     """(old slot, new slot) of every behavior whose state survives: the same name, metric and dimension."""
-    places = {(slot.profile, slot.behavior.name, _measured(slot.behavior)): at for at, slot in enumerate(new.slots)}
-    found = [
-        (at, places.get((slot.profile, slot.behavior.name, _measured(slot.behavior)))) for at, slot in enumerate(old.slots)
-    ]
+    places = {_measured(slot): at for at, slot in enumerate(new.slots)}
+    found = [(at, places.get(_measured(slot))) for at, slot in enumerate(old.slots)]
     return [(ours, theirs) for ours, theirs in found if theirs is not None]
 
 
-def _measured(behavior: Behavior) -> tuple[Any, ...]:
-    dimension = behavior.metric_dimension
-    return behavior.metric, dimension and dimension.dimension_name, dimension and dimension.operator
+def _measured(slot: Slot) -> tuple[Any, ...]:
+    """A custom metric that was made anew with another type is another metric."""
+    return slot.profile, slot.behavior.name, slot.metric.name, slot.metric.value_field, slot.behavior.metric_dimension

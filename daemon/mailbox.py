@@ -45,11 +45,13 @@ class Mailbox(Generic[Message]):
         while len(self):
             await self._wait()
 
-    def clear(self) -> None:
-        """Throw away what waits: its receiver reads it again from the log."""
+    def clear(self) -> list[Message]:
+        """Take out what waits, for good: its receiver reads it again from the log."""
+        taken = list(self._messages)
         self._messages.clear()
         self._busy = False
         self._changed.set()
+        return taken
 
     async def _wait(self) -> None:
         # One event for both sides: each re-checks its own condition, so a wake-up too many costs a look.

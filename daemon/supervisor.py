@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -17,13 +18,22 @@ import structlog
 from actors.effects import Transition
 from actors.group import GroupActor
 from actors.messages import Share
-from daemon.checkpoint import frozen
+from daemon.checkpoint import CheckpointError, frozen
 from daemon.mailbox import Mailbox
 
 RESTARTS_MAX: Final = 5
 RESTARTS_WITHIN_S: Final = 60.0
+RETRY_FIRST_S: Final = 0.5  # doubled each time: a rebuild that fails because the log is away finds it again
 
 log = structlog.get_logger(__name__)
+
+
+class Broke(Exception):
+    """A rebuild met entries that break the actor: one of [first, last], not the log or a file, is to blame."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(f"entries {first} to {last}")
+        self.first, self.last = first, last
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,58 +55,86 @@ class Seat:
     """One actor and all that belongs to it. `state` is running | rebuilding | failed."""
 
     actor: GroupActor
+    poison: set[int]
     mailbox: Mailbox[Share | Marker] = field(default_factory=Mailbox)
     state: str = "running"
+    settled: asyncio.Event = field(default_factory=asyncio.Event)  # not rebuilding
     crashes: deque[float] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
+    broken: BaseException | None = None  # its task ended: what it said could not be made durable
 
 
 Perform = Callable[[str, int, Sequence[Transition]], Awaitable[None]]
 Rebuild = Callable[[str, int, set[int]], Awaitable[tuple[GroupActor, list[Transition]]]]
-"""(actor, position, its poison) -> it as it was after that position, from checkpoint and log, and all it said."""
+"""(actor, position, its poison) -> it as it was after that position, from checkpoint and log, and all it said.
+
+Raises `Broke` where handling entries fails; any other error is taken for one of the log or the checkpoint."""
 SetAside = Callable[[str, int, bytes, str], Awaitable[None]]
+"""(actor, position, payload or b"" where it must be read from the log, why)"""
 
 
 class Supervisor:
     """All seats. `told` is the last position handed to every mailbox."""
 
     def __init__(
-        self, perform: Perform, rebuild: Rebuild, set_aside: SetAside, telemetry: Telemetry, monotonic: Callable[[], float]
-    ) -> None:
+        self, perform: Perform, rebuild: Rebuild, set_aside: SetAside, telemetry: Telemetry,
+        monotonic: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
         self._perform, self._rebuild, self._set_aside = perform, rebuild, set_aside
-        self._telemetry, self._monotonic = telemetry, monotonic
+        self._telemetry, self._monotonic, self._sleep = telemetry, monotonic, sleep
         self.seats: dict[str, Seat] = {}
+        self._given_up: set[str] = set()
         self.told = 0
 
     def seat(self, actors: dict[str, GroupActor]) -> None:
-        """Start a task for every actor; a rebuilt one takes its place in `actors`. Those of before must be stopped."""
+        """Start a task for every actor; a rebuilt one takes its place in `actors`. Those of before must be stopped.
+
+        One that was given up stays so: what it has missed cannot be made good before the next start.
+        """
         self._actors = actors
         for key, actor in actors.items():
-            seat = self.seats[key] = Seat(actor)
+            seat = self.seats[key] = Seat(actor, set(actor.poison))
+            seat.state = "failed" if key in self._given_up else "running"
+            seat.settled.set()
             seat.task = asyncio.create_task(self._run(key, seat), name=f"actor {key}")
+            seat.task.add_done_callback(partial(_ended, key, seat))
 
     async def tell(self, shares: Mapping[str, Share]) -> None:
-        """Hand a batch to all actors; waits for the slowest mailbox. A seat that is being rebuilt reads it later."""
+        """Hand a batch to all actors; waits for the slowest mailbox. A seat that is being rebuilt reads it later.
+
+        Raises what ended an actor's task: its effects could not be made durable, nothing may go on.
+        """
         for key, share in shares.items():
             seat = self.seats[key]
             if seat.state == "running":
                 await seat.mailbox.tell(share)
+            if seat.broken is not None:
+                raise seat.broken
             self.told = max(self.told, int(share.batch.frames.seq[share.last - 1]))
 
     async def mark(self, position: int) -> dict[str, "asyncio.Future[Any]"]:
-        """Ask every actor for a copy of its state at this place, made in its own turn."""
+        """Ask every actor for a copy of its state at this place, made in its own turn.
+
+        The answer of one that is being rebuilt, or crashes before its turn, is a CheckpointError.
+        """
         answers = {}
         for key, seat in self.seats.items():
-            answers[key] = asyncio.get_running_loop().create_future()
-            await seat.mailbox.tell(Marker(position, answers[key]))
+            marker = Marker(position, asyncio.get_running_loop().create_future())
+            answers[key] = marker.answer
+            if seat.state == "running" and seat.broken is None:
+                await seat.mailbox.tell(marker)
+            else:
+                _no_answer(key, marker)
         return answers
 
     async def drained(self) -> None:
         """Wait until every actor has handled all it was told, rebuilt ones included."""
         for seat in self.seats.values():
-            while seat.state == "rebuilding":
-                await asyncio.sleep(0.01)
-            await seat.mailbox.drained()
+            while len(seat.mailbox) or not seat.settled.is_set():  # a crash empties the box
+                await seat.mailbox.drained()
+                await seat.settled.wait()
+            if seat.broken is not None:
+                raise seat.broken
 
     async def stop(self) -> None:
         """End the tasks; what waits in a mailbox is read again from the log by whoever comes next."""
@@ -104,6 +142,8 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for key, seat in self.seats.items():
+            _clear(key, seat)
         self.seats = {}
 
     def failed(self) -> list[str]:
@@ -113,11 +153,10 @@ class Supervisor:
         while True:
             message = await seat.mailbox.take()
             if isinstance(message, Marker):
-                if not message.answer.done():
-                    message.answer.set_result(frozen(seat.actor.dump()))
+                _answer(key, seat, message)
                 continue
-            if int(message.batch.frames.seq[message.last - 1]) <= seat.actor.position:
-                continue  # caught up past it while it waited
+            if int(message.batch.frames.seq[message.last - 1]) <= seat.actor.position or seat.state == "failed":
+                continue  # caught up past it while it waited, or given up
             try:
                 effects = self._handle(key, seat, message)
             except Exception as problem:  # noqa: BLE001  # isolation boundary: one actor's bug is not the daemon's end
@@ -133,51 +172,117 @@ class Supervisor:
 
     async def _recover(self, key: str, seat: Seat, share: Share, problem: BaseException) -> None:
         seat.state = "rebuilding"
-        log.error("actor.crashed", actor=key, entries=len(share.entries), exc_info=problem)
+        seat.settled.clear()
+        _clear(key, seat)
+        try:
+            while self._may_restart(key, seat, problem):
+                try:
+                    await self._catch_up(key, seat, share)
+                except Exception as again:  # noqa: BLE001  # the rebuilding itself failed: the same boundary
+                    problem = again
+                    if not isinstance(again, Broke):
+                        await self._sleep(RETRY_FIRST_S * 2.0 ** len(seat.crashes))
+                else:
+                    seat.state = "running"
+                    log.info("actor.rebuilt", actor=key, position=seat.actor.position)
+                    return
+            self._give_up(key, seat)
+        finally:
+            seat.settled.set()
+
+    def _may_restart(self, key: str, seat: Seat, problem: BaseException) -> bool:
+        log.error("actor.crashed", actor=key, position=seat.actor.position, exc_info=problem)
         now = self._monotonic()
         seat.crashes.append(now)
         while seat.crashes[0] < now - RESTARTS_WITHIN_S:
             seat.crashes.popleft()
         if len(seat.crashes) > RESTARTS_MAX:
-            self._give_up(key, seat)
-            return
+            return False
         self._telemetry.restarted(key)
-        seat.mailbox.clear()
-        try:
-            await self._catch_up(key, seat, share)
-        except Exception as again:  # noqa: BLE001  # the rebuilding itself failed: the same boundary
-            await self._recover(key, seat, share, again)
-            return
-        seat.state = "running"
-        log.info("actor.rebuilt", actor=key, position=seat.actor.position)
+        return True
 
     def _give_up(self, key: str, seat: Seat) -> None:
         seat.state = "failed"
-        seat.mailbox.clear()
+        self._given_up.add(key)
+        _clear(key, seat)
         log.critical("actor.failed", actor=key, crashes=len(seat.crashes), within_s=RESTARTS_WITHIN_S)
 
     async def _catch_up(self, key: str, seat: Seat, share: Share) -> None:
         """Rebuild to just before the share, find the entry that breaks it, and go on until nothing is left to read."""
-        poison = set(seat.actor.poison)
-        await self._become(key, seat, int(share.batch.frames.seq[share.first]) - 1, poison)
+        await self._become(key, seat, int(share.batch.frames.seq[share.first]) - 1)
+        await self._one_by_one(key, seat, share)
+        while seat.actor.position < self.told:  # the others went on meanwhile
+            await self._become(key, seat, self.told)
+
+    async def _one_by_one(self, key: str, seat: Seat, share: Share) -> None:
         for place in range(share.first, share.last):
             position = int(share.batch.frames.seq[place])
             try:
                 effects = seat.actor.handle(_single(share, place))
             except Exception as problem:  # noqa: BLE001  # the second time: it is this entry's doing
-                poison.add(position)
-                log.error("entry.poison", actor=key, position=position, error=repr(problem))
-                self._telemetry.poisoned(key)
-                await self._set_aside(key, position, share.batch.frames.payload(place), repr(problem))
-                break
+                await self._poisoned(key, seat, position, share.batch.frames.payload(place), repr(problem))
+                return
             await self._perform(key, position, effects)
-        while seat.actor.position < self.told:  # the others went on meanwhile
-            await self._become(key, seat, self.told, poison)
 
-    async def _become(self, key: str, seat: Seat, position: int, poison: set[int]) -> None:
-        seat.actor, effects = await self._rebuild(key, position, poison)
-        self._actors[key] = seat.actor
-        await self._perform(key, seat.actor.position, effects)
+    async def _become(self, key: str, seat: Seat, position: int) -> None:
+        """Replace the actor by one that has read the log up to `position`."""
+        try:
+            actor, effects = await self._rebuild(key, position, seat.poison)
+        except Broke as broke:
+            await self._isolate(key, seat, broke)
+            raise
+        if actor.position < position:
+            raise CheckpointError(f"actor {key}: the log ends at {actor.position}, before {position}")
+        seat.actor = self._actors[key] = actor
+        await self._perform(key, actor.position, effects)
+
+    async def _isolate(self, key: str, seat: Seat, broke: Broke) -> None:
+        """Find the entry that breaks a rebuild, by halving: it was not among those that were handled one by one."""
+        good, bad = broke.first - 1, broke.last
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            try:
+                await self._rebuild(key, middle, seat.poison)
+            except Broke:
+                bad = middle
+            else:
+                good = middle
+        await self._poisoned(key, seat, bad, b"", repr(broke.__cause__))
+
+    async def _poisoned(self, key: str, seat: Seat, position: int, payload: bytes, why: str) -> None:
+        seat.poison.add(position)
+        log.error("entry.poison", actor=key, position=position, error=why)
+        self._telemetry.poisoned(key)
+        await self._set_aside(key, position, payload, why)
+
+
+def _answer(key: str, seat: Seat, marker: Marker) -> None:
+    """A copy of the state, if it is that of the place asked for: a rebuilt actor may be ahead of it."""
+    if marker.answer.done():
+        return
+    if seat.state == "running" and seat.actor.position == marker.position:
+        marker.answer.set_result(frozen(seat.actor.dump()))
+    else:
+        _no_answer(key, marker)
+
+
+def _no_answer(key: str, marker: Marker) -> None:
+    if not marker.answer.done():
+        marker.answer.set_exception(CheckpointError(f"actor {key} has no state at position {marker.position}"))
+        marker.answer.exception()  # nobody may be waiting any more; that is no news for the event loop's log
+
+
+def _clear(key: str, seat: Seat) -> None:
+    for message in seat.mailbox.clear():
+        if isinstance(message, Marker):
+            _no_answer(key, message)
+
+
+def _ended(key: str, seat: Seat, task: "asyncio.Task[None]") -> None:
+    """An actor's task ended by itself: whoever tells it next must hear of it, and whoever waits must wake."""
+    if not task.cancelled():
+        seat.broken = task.exception()
+        _clear(key, seat)
 
 
 def _single(share: Share, place: int) -> Share:

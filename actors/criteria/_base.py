@@ -71,6 +71,9 @@ class Judge(Protocol):
     def forget(self, row: int) -> None:
         """A row is given up; its next owner must find nothing."""
 
+    def begin(self, now: int) -> None:
+        """The slots are new at `now`: what was received before does not count for them."""
+
     def adopt(self, other: Any, slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
         """Take over state from a judge of the same kind: (its slot, own slot) pairs with the same metric and duration.
 
@@ -99,5 +102,6 @@ OPERATORS: Final = ("less-than", "less-than-equals", "greater-than", "greater-th
 def operator_code(slot: Slot) -> int:
     """The index in OPERATORS; kernels compare by it."""
     criteria = slot.behavior.criteria
-    assert criteria is not None and criteria.comparison_operator is not None
+    assert criteria is not None
+    assert criteria.comparison_operator is not None
     return OPERATORS.index(criteria.comparison_operator)

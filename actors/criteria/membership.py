@@ -50,12 +50,17 @@ class Membership:
 
     def offenders(self, slot: int, value: MetricValue) -> tuple[str, ...]:
         ranges, negated = self._ranges[slot], self._negated[self.slots.index(slot)]
-        return tuple(dict.fromkeys(name for name, key in keys_of(value, self._schema) if _inside(ranges, key) == negated))
+        return tuple(
+            dict.fromkeys(name for name, key in keys_of(value, self._schema) if _inside(ranges, key) == negated)
+        )
 
     def grow(self, rows: int) -> None:
         """Nothing is kept by row: a set is judged by what the report says."""
 
     def forget(self, row: int) -> None:
+        """As `grow`."""
+
+    def begin(self, now: int) -> None:
         """As `grow`."""
 
     def adopt(self, other: "Membership", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
@@ -104,7 +109,7 @@ def _cidr_ranges(network: IPv4Network | IPv6Network) -> Iterable[Range]:
     first, last = int(network.network_address), int(network.broadcast_address)
     if network.version == 4:
         yield MAPPED | first, MAPPED | last
-    elif MAPPED <= first and last <= MAPPED_LAST:  # written as IPv6, means IPv4
+    elif first >= MAPPED and last <= MAPPED_LAST:  # written as IPv6, means IPv4
         yield first, last
     elif first < MAPPED and last > MAPPED_LAST:
         yield first, MAPPED - 1
@@ -128,12 +133,14 @@ def _inside(ranges: list[Range], key: int) -> bool:
 
 
 def _value(slot: Slot) -> MetricValue:
-    assert slot.behavior.criteria is not None and slot.behavior.criteria.value is not None
+    assert slot.behavior.criteria is not None
+    assert slot.behavior.criteria.value is not None
     return slot.behavior.criteria.value
 
 
 def _operator(slot: Slot) -> str:
-    assert slot.behavior.criteria is not None and slot.behavior.criteria.comparison_operator is not None
+    assert slot.behavior.criteria is not None
+    assert slot.behavior.criteria.comparison_operator is not None
     return slot.behavior.criteria.comparison_operator
 
 

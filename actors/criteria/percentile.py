@@ -72,6 +72,9 @@ class Percentile:
     def forget(self, row: int) -> None:
         self.value[row] = ABSENT
 
+    def begin(self, now: int) -> None:
+        """A new slot's windows are empty."""
+
     def adopt(self, other: "Percentile", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
         for theirs, own in slots:
             a, b = other.slots.index(theirs), self.slots.index(own)
@@ -87,13 +90,15 @@ class Percentile:
 
 def _statistic(slot: Slot) -> str:
     criteria = slot.behavior.criteria
-    assert criteria is not None and criteria.statistical_threshold is not None
+    assert criteria is not None
+    assert criteria.statistical_threshold is not None
     return criteria.statistical_threshold.statistic
 
 
 def _duration_s(slot: Slot) -> int:
     criteria = slot.behavior.criteria
-    assert criteria is not None and criteria.duration_seconds is not None
+    assert criteria is not None
+    assert criteria.duration_seconds is not None
     return criteria.duration_seconds
 
 

@@ -36,6 +36,7 @@ class Threshold:
         sums = {slot.metric.name for _, slot in slots if slot.metric.kind == "delta"}
         self._summed = tuple(sorted(sums))
         self._horizon = np.array([_horizon(slot) for _, slot in slots], np.int64)
+        self._since = np.zeros(len(slots), np.int64)  # a behavior sums nothing that came before it did
         self._window = np.array([self._summed.index(m) if m in sums else -1 for m in self._metrics], np.int32)
         longest = [max(h for h, m in zip(self._horizon, self._metrics, strict=True) if m == s) for s in self._summed]
         self._window_column = np.array([schema.scalar(m) for m in self._summed], np.int32)
@@ -46,7 +47,7 @@ class Threshold:
         while at >= 0:
             at = _judge(
                 at, run.entries, run.rows, run.times, run.columns.scalars,
-                self._slots, self._column, self._operator, self._limit, self._window, self._horizon,
+                self._slots, self._column, self._operator, self._limit, self._window, self._horizon, self._since,
                 self._window_column, self.windows.horizons_ns,
                 self.windows.offset, self.windows.room, self.windows.head, self.windows.length,
                 self.windows.pool_ts, self.windows.pool_value, run.verdicts, run.values,
@@ -70,22 +71,28 @@ class Threshold:
     def forget(self, row: int) -> None:
         self.windows.forget(row)
 
+    def begin(self, now: int) -> None:
+        self._since[:] = now
+
     def adopt(self, other: "Threshold", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
-        shared = [(other._summed.index(m), w) for w, m in enumerate(self._summed) if m in other._summed]
-        for theirs, own in shared:
-            for row_from, row_to in rows:
-                self.windows.put(row_to, own, other.windows.values(row_from, theirs))
+        for theirs, own in slots:
+            self._since[self.slots.index(own)] = other._since[other.slots.index(theirs)]
+        for own, metric in enumerate(self._summed):
+            if metric in other._summed:
+                self.windows.adopt(own, other.windows, other._summed.index(metric), rows)
 
     def dump(self) -> dict[str, Any]:
-        return self.windows.dump()
+        return {"since": self._since, "windows": self.windows.dump()}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.windows.load(state)
+        self._since = state["since"].copy()
+        self.windows.load(state["windows"])
 
 
 def _limit(slot: Slot) -> int:
     criteria = slot.behavior.criteria
-    assert criteria is not None and criteria.value is not None
+    assert criteria is not None
+    assert criteria.value is not None
     if criteria.value.count is not None:
         return criteria.value.count
     assert criteria.value.number is not None
@@ -124,14 +131,14 @@ def complies(operator: int, value: int, limit: int) -> bool:
 
 
 @njit(
-    "i8(i8,i4[::1],i4[::1],i8[::1],i8[:,::1],i4[::1],i4[::1],u1[::1],i8[::1],i4[::1],i8[::1],i4[::1],i8[::1],"
+    "i8(i8,i4[::1],i4[::1],i8[::1],i8[:,::1],i4[::1],i4[::1],u1[::1],i8[::1],i4[::1],i8[::1],i8[::1],i4[::1],i8[::1],"
     "i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1],i1[:,::1],i8[:,::1])",
     nogil=True,
     cache=True,
 )
 def _judge(
     at: int, entries: I4, rows: I4, times: I8, scalars: I8,
-    slots: I4, column: I4, operator: U1, limit: I8, window: I4, horizon: I8,
+    slots: I4, column: I4, operator: U1, limit: I8, window: I4, horizon: I8, since: I8,
     window_column: I4, window_horizon: I8,
     offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, pool_value: I8,
     verdicts: I1, values: I8,
@@ -153,7 +160,9 @@ def _judge(
             if value == ABSENT:
                 continue
             if window[s] >= 0:
-                value = total(row, window[s], now, horizon[s], offset, room, head, length, pool_ts, pool_value)
+                value = total(
+                    row, window[s], now, horizon[s], since[s], offset, room, head, length, pool_ts, pool_value
+                )
             values[k, slots[s]] = value
             verdicts[k, slots[s]] = COMPLIES if complies(operator[s], value, limit[s]) else VIOLATES
     return -1
