@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from config.kinds import discover
 from config.model import Bridge
-from daemon.brokers._base import Kind, Source, Surroundings
+from daemon.brokers._base import Entry, Kind, Source, Surroundings
 
 
 @cache

@@ -71,6 +71,7 @@ class Surroundings:
     clock: Clock
     random: Callable[[], float]  # uniform in [0, 1): the jitter between attempts
     payload_bytes_max: int
+    waiting_bytes_max: int = 64 * 1024 * 1024  # held in memory until the log has stored it
 
 
 class Source(Protocol):

@@ -8,7 +8,6 @@ from daemon.brokers._wire import Arrived
 
 QOS0_MAX: Final = 10_000  # waiting messages beyond which a QoS 0 one, which nobody promised to keep, is dropped
 WAITING_MAX: Final = 65_535  # there are no more packet identifiers: a broker can't have more QoS 1 messages under way
-BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Inbox:
@@ -16,7 +15,7 @@ class Inbox:
     the broker keeps what we did not acknowledge. Senders: one (the connection). Receivers: one (the store loop).
     """
 
-    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.dropped = 0
         self._bytes_max = bytes_max
         self._bytes = 0

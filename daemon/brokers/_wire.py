@@ -10,7 +10,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import aiomqtt
@@ -20,6 +20,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from config.secret import Secret
 
 CONNECT_S: Final = 5.0  # for TCP and TLS
 ANSWER_S: Final = 10.0  # for every answer of the broker
@@ -47,7 +49,7 @@ class Address:
     path: str | None  # of a WebSocket
     client_id: str
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: Secret | None = None
     tls: ssl.SSLContext | None = None
 
 
@@ -222,7 +224,7 @@ def _client(address: Address, version: Version) -> aiomqtt.Client:
         address.port,
         logger=_SILENT,
         username=address.username,
-        password=address.password,
+        password=address.password.reveal() if address.password else None,
         identifier=address.client_id,
         protocol=aiomqtt.ProtocolVersion.V5 if is_5 else aiomqtt.ProtocolVersion.V311,
         clean_session=None if is_5 else False,
