@@ -1,8 +1,8 @@
 """Text to plain values: YAML 1.2 or JSON, every value with its line and column, duplicate keys refused.
 
-JSON is read by the standard library, and only when a place is asked for is it read again with places: a fleet of 100 000
-things costs no more than it must. YAML is read from ruamel's events by the core schema of YAML 1.2: `no` is text, `010` is ten,
-a date is text. Aliases are followed, but what they expand to is bounded.
+JSON is read by the standard library, and only when a place is asked for is it read again with places: a fleet of
+100 000 things costs no more than it must. YAML is read from ruamel's events by the core schema of YAML 1.2: `no` is
+text, `010` is ten, a date is text. Aliases are followed, but what they expand to is bounded.
 """
 
 import json
@@ -46,6 +46,7 @@ _WORDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
+_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _JSON_TOKEN: Final = re.compile(r'[{}\[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+')
 
 
@@ -118,6 +119,16 @@ def _below(node: Node, step: str | int) -> tuple[Node, Node] | None:
     return (node.items[step], node.items[step]) if step < len(node.items) else None
 
 
+def _encodable(text: str, data: Any, file: Path) -> None:
+    """Refuse half of a surrogate pair, which only an escape can bring in and which no text on the wire can hold."""
+    if "\\u" not in text and "\\U" not in text:
+        return
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError([problem(Place(file), "an escape stands for half of a surrogate pair")]) from None
+
+
 # JSON
 
 
@@ -138,6 +149,7 @@ def _json(text: str, file: Path) -> Document:
         raise ConfigError([problem(Place(file), f"is nested deeper than {DEPTH_MAX} levels")]) from None
     except ValueError as error:  # NaN, or a number of thousands of digits
         raise ConfigError([problem(Place(file), f"no JSON: {error}")]) from None
+    _encodable(text, data, file)
     return Document(file, data, lambda: _json_tree(text, file, []))
 
 
@@ -200,6 +212,7 @@ def _yaml(text: str, file: Path) -> Document:
         raise ConfigError([problem(place, f"no YAML: {what}")]) from None
     except YAMLError as error:
         raise ConfigError([problem(_unprintable(text, file), f"no YAML: {getattr(error, 'reason', error)}")]) from None
+    _encodable(text, root.data, file)
     return Document(file, root.data, lambda: root)
 
 
@@ -228,7 +241,7 @@ class _Composer:
             raise ConfigError(self._duplicates)
         return root
 
-    def _node(self, event: Event, depth: int) -> Node:
+    def _node(self, event: Any, depth: int) -> Node:
         node = _node_at(event)
         if depth > DEPTH_MAX:
             raise ConfigError([_too_deep(self._file, node)])
@@ -277,12 +290,11 @@ class _Composer:
         return target
 
     def _scalar(self, event: ScalarEvent, node: Node) -> Any:
-        if event.tag == "tag:yaml.org,2002:str" or (event.tag is None and not event.implicit[0]):
+        if event.tag == "!" or (event.tag is None and not event.implicit[0]):
             return event.value
-        self._only(event, node, "!")
-        if len(event.value) > 400:  # no number of ours: an integer of thousands of digits raises
-            return event.value
-        return _plain(event.value)
+        self._only(event, node, "tag:yaml.org,2002:str")
+        # An integer of thousands of digits would raise; it is no number of ours.
+        return event.value if event.tag or len(event.value) > 400 else _plain(event.value)
 
     def _only(self, event: Any, node: Node, tag: str) -> None:
         if event.tag not in {None, tag}:
@@ -321,14 +333,11 @@ def _enter(node: Node, name: str, key: Node, value: Node, file: Path, duplicates
 
 def _unprintable(text: str, file: Path) -> Place:
     """The first character that YAML does not allow."""
-    found = YAML_UNPRINTABLE.search(text)
+    found = _UNPRINTABLE.search(text)
     if found is None:
         return Place(file)
     before = text[: found.start()]
     return Place(file, before.count("\n") + 1, found.start() - before.rfind("\n"))
-
-
-YAML_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _too_deep(file: Path, node: Node) -> Problem:

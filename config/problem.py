@@ -33,6 +33,20 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {what}"
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found at `path`, before anyone knows in which file that is. `at_key`: about the key itself."""
+
+    path: KeyPath
+    message: str
+    is_warning: bool = False
+    at_key: bool = False
+
+    def below(self, *path: str | int) -> "Finding":
+        """The same, seen from further up."""
+        return Finding((*path, *self.path), self.message, self.is_warning, self.at_key)
+
+
 class ConfigError(Exception):
     """A configuration can't be used: every problem that was found, in the order of files and lines."""
 

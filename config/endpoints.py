@@ -1,0 +1,308 @@
+"""Which daemon settings are valid: addresses and who may reach them, brokers, receivers, bounds, and the files named.
+
+What is on loopback may be open; what others can reach must be guarded (design.md §5).
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from config.address import parse_address
+from config.model import Bridge, Embedded, Http, Limits, Log, Nats, Settings, Tls, Webhook
+from config.problem import ConfigError, Finding
+from config.secret import loose, read_secret
+
+SECONDS_MAX: Final = 1e9
+"""About 31 years: in nanoseconds it still fits into an int64 beside today's date."""
+PAYLOAD_BYTES_MAX: Final = 256 * 1024
+THINGS_MAX: Final = 16_000_000
+LOG_BYTES_MIN: Final = 1024**2
+WHSEC: Final = "whsec_"
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME_RULE: Final = 'must be 1 to 64 characters of a-z, A-Z, 0-9, "_" and "-"'
+_ACCOUNT: Final = re.compile(r"[0-9]{12}")
+_REGION: Final = re.compile(r"[a-z0-9-]{1,32}")
+_ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOPIC_PREFIX: Final = re.compile(r"[^+#\0/]+(?:/[^+#\0/]+)*")
+
+Found = Iterator[Finding]
+
+
+def check_daemon(settings: Settings) -> list[Finding]:
+    """Everything wrong with, or odd about, how the daemon is to run; secret and TLS files are looked at."""
+    return [
+        *_account(settings),
+        *_http(settings.http),
+        *_brokers(settings),
+        *_log(settings.log),
+        *_webhooks(settings.receivers.webhooks),
+        *_aws(settings),
+        *_limits(settings.rules.limits),
+        *_seconds(settings.checkpoint.every_s, "checkpoint", "every_s", above=0.0),
+        *_data_dir(settings.data_dir),
+    ]
+
+
+def _account(settings: Settings) -> Found:
+    if not _ACCOUNT.fullmatch(settings.account.id):
+        yield _at("an account's id has 12 digits", "account", "id")
+    if not _REGION.fullmatch(settings.account.region):
+        yield _at("a region is made of a-z, 0-9 and -", "account", "region")
+
+
+def _data_dir(data_dir: Path) -> Found:
+    if data_dir.exists() and not data_dir.is_dir():
+        yield _at(f"{data_dir} is no directory", "data_dir")
+
+
+# HTTP
+
+
+def _http(http: Http) -> Found:
+    address = parse_address(http.listen)
+    if address is None:
+        yield _no_address("http", "listen")
+    elif not address.is_loopback:
+        if not http.access_keys:
+            yield _at(f"{http.listen} is off loopback: give access_keys", "http", "listen")
+        if http.tls is None and not http.behind_proxy:
+            message = f"{http.listen} is off loopback: give tls, or behind_proxy where a proxy has it"
+            yield _at(message, "http", "listen")
+    yield from _tls(http.tls, "http", "tls")
+    yield from _twice((key.id for key in http.access_keys), "id", "http", "access_keys")
+    for at, key in enumerate(http.access_keys):
+        if not _ACCESS_KEY.fullmatch(key.id):
+            message = 'an access key\'s id must be 1 to 128 characters of a-z, A-Z, 0-9, "_" and "-"'
+            yield _at(message, "http", "access_keys", at, "id")
+        yield from _secret(key.secret_file, "http", "access_keys", at, "secret_file")
+
+
+# Brokers
+
+
+def _brokers(settings: Settings) -> Found:
+    broker = settings.broker
+    if broker.embedded is not None and broker.nats is not None:
+        yield _at("embedded and nats exclude each other: the log is in one of them", "broker", "nats")
+    if broker.embedded is not None:
+        yield from _embedded(broker.embedded)
+    if broker.nats is not None:
+        yield from _nats(broker.nats)
+    yield from _twice((bridge.name for bridge in broker.bridges), "name", "broker", "bridges")
+    for at, bridge in enumerate(broker.bridges):
+        for found in _bridge(bridge):
+            yield found.below("broker", "bridges", at)
+
+
+def _embedded(embedded: Embedded) -> Found:
+    mqtt, nats = parse_address(embedded.mqtt), parse_address(embedded.nats)
+    if mqtt is None:
+        yield _no_address("broker", "embedded", "mqtt")
+    elif not mqtt.is_loopback and (embedded.tls is None or embedded.tls.ca is None):
+        message = (
+            f"{embedded.mqtt} is off loopback: give tls with ca, so that devices show a certificate; "
+            "there are no other credentials of single devices yet"
+        )
+        yield _at(message, "broker", "embedded", "mqtt")
+    if nats is None:
+        yield _no_address("broker", "embedded", "nats")
+    elif not nats.is_loopback:
+        yield _at("the log's own port must be on loopback", "broker", "embedded", "nats")
+    if embedded.sync_interval_s is not None:
+        yield from _seconds(embedded.sync_interval_s, "broker", "embedded", "sync_interval_s")
+    yield from _tls(embedded.tls, "broker", "embedded", "tls")
+
+
+def _nats(nats: Nats) -> Found:
+    urls = [_url(each.strip()) for each in nats.url.split(",")]
+    if any(url is None or url.scheme not in {"nats", "tls", "ws", "wss"} for url in urls):
+        yield _at("url is a list like nats://host:4222,tls://host:4222", "broker", "nats", "url")
+    if nats.credentials_file is not None:
+        yield from _secret(nats.credentials_file, "broker", "nats", "credentials_file")
+
+
+def _bridge(bridge: Bridge) -> Found:
+    if not _NAME.fullmatch(bridge.name):
+        yield _at(f"a bridge's name {_NAME_RULE}", "name")
+    yield from _bridge_url(bridge)
+    if not _TOPIC_PREFIX.fullmatch(bridge.prefix):
+        yield _at("a prefix is one or more topic levels, without wildcards and without / at an end", "prefix")
+    if bridge.client_id is not None and not 1 <= len(bridge.client_id.encode()) <= 128:
+        yield _at("a client_id has 1 to 128 bytes", "client_id")
+    if bridge.password_file is not None:
+        if bridge.username is None:
+            yield _at("MQTT knows no password without a username", "password_file")
+        yield from _secret(bridge.password_file, "password_file")
+    yield from _bridge_tls(bridge)
+
+
+def _bridge_url(bridge: Bridge) -> Found:
+    url = _url(bridge.url)
+    if url is None or url.scheme not in {"mqtt", "mqtts", "ws", "wss"}:
+        yield _at("url is like mqtt://host:1883 or mqtts://host:8883 (or ws, wss)", "url")
+    elif url.username is not None:
+        # The text is not shown: it holds the password.
+        yield _at("put the user into username, and the password into password_file", "url")
+
+
+def _bridge_tls(bridge: Bridge) -> Found:
+    given = {"ca": bridge.ca, "cert": bridge.cert, "key": bridge.key}
+    plain = bridge.url.startswith(("mqtt:", "ws:"))
+    if (bridge.cert is None) != (bridge.key is None):
+        yield _at("cert and key go together", "cert" if bridge.cert else "key")
+    for name, path in given.items():
+        if path is not None and plain:
+            yield _at("without mqtts or wss in url there is no TLS that it is for", name)
+        if path is not None:
+            yield from _file(path, name)
+
+
+# Receivers
+
+
+def _webhooks(webhooks: Iterable[Webhook]) -> Found:
+    webhooks = list(webhooks)
+    yield from _twice((webhook.name for webhook in webhooks), "name", "receivers", "webhooks")
+    for at, webhook in enumerate(webhooks):
+        for found in _webhook(webhook):
+            yield found.below("receivers", "webhooks", at)
+
+
+def _webhook(webhook: Webhook) -> Found:
+    if not _NAME.fullmatch(webhook.name):
+        yield _at(f"a webhook's name {_NAME_RULE}", "name")
+    url = _url(webhook.url)
+    if url is None or url.scheme not in {"http", "https"}:
+        yield _at("url is like https://host/path", "url")
+    yield from _seconds(webhook.timeout_s, "timeout_s", above=0.0, at_most=300.0)
+    if webhook.secret_file is not None:
+        yield from _secret(webhook.secret_file, "secret_file", why_bad=_bad_webhook_secret)
+    elif url is not None and not _is_local(url):
+        yield _odd("without secret_file the receiver can't tell our messages from forged ones", "url")
+
+
+def _bad_webhook_secret(text: str) -> str | None:
+    try:
+        key = base64.b64decode(text.removeprefix(WHSEC), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    valid = text.startswith(WHSEC) and 24 <= len(key) <= 64
+    return None if valid else f"a webhook's secret is {WHSEC} and base64 of 24 to 64 bytes after it"
+
+
+def _aws(settings: Settings) -> Found:
+    for service, text in settings.aws.endpoint_urls.items():
+        url = _url(text)
+        if url is None or url.scheme not in {"http", "https"}:
+            yield _at("an endpoint is like https://host:port", "aws", "endpoint_urls", service)
+
+
+# Bounds
+
+
+def _log(log: Log) -> Found:
+    yield from _seconds(log.max_age_s, "log", "max_age_s", above=0.0)
+    for name, size in (("max_bytes", log.max_bytes), ("guard_bytes", log.guard_bytes)):
+        if not LOG_BYTES_MIN <= size <= 2**50:
+            yield _at(f"{name} should be in range[{LOG_BYTES_MIN},{2**50}]", "log", name)
+    if not _NAME.fullmatch(log.stream):
+        yield _at(f"a stream's name {_NAME_RULE}", "log", "stream")
+
+
+def _limits(limits: Limits) -> Found:
+    if limits.report_interval_s is not None:
+        yield from _seconds(limits.report_interval_s, "limits", "report_interval_s")
+    yield from _seconds(limits.grace_s, "limits", "grace_s")
+    yield from _seconds(limits.silence_s, "limits", "silence_s", above=0.0)
+    counts = (
+        ("population_min", limits.population_min, THINGS_MAX),
+        ("payload_bytes_max", limits.payload_bytes_max, PAYLOAD_BYTES_MAX),
+        ("things_max", limits.things_max, THINGS_MAX),
+    )
+    for name, count, most in counts:
+        if not 1 <= count <= most:
+            yield _at(f"{name} should be in range[1,{most}]", "limits", name)
+
+
+def _seconds(seconds: float, *path: str, above: float | None = None, at_most: float = SECONDS_MAX) -> Found:
+    """A span: 0 or more, or more than `above`; and within reason."""
+    enough = seconds > above if above is not None else seconds >= 0
+    if not isfinite(seconds) or not enough or seconds > at_most:
+        least = f"more than {above:g}" if above is not None else "at least 0"
+        yield _at(f"{path[-1]} should be {least} and at most {at_most:g} seconds", *path)
+
+
+# Files
+
+
+def _tls(tls: Tls | None, *path: str) -> Found:
+    if tls is None:
+        return
+    for name, file in (("cert", tls.cert), ("key", tls.key), ("ca", tls.ca)):
+        if file is not None:
+            yield from _file(file, *path, name)
+    warning = loose(tls.key)
+    if warning:
+        yield _odd(warning, *path, "key")
+
+
+def _file(file: Path, *path: str) -> Found:
+    if not file.is_file():
+        yield _at(f"there is no file {file}", *path)
+
+
+def _secret(file: Path, *path: str | int, why_bad: Callable[[str], str | None] = lambda _: None) -> Found:
+    try:
+        message = why_bad(read_secret(file).reveal())
+    except ConfigError as error:
+        message = error.problems[0].message
+    if message:
+        yield _at(f"{file}: {message}", *path)
+    warning = loose(file)
+    if warning:
+        yield _odd(warning, *path)
+
+
+# What several settings have
+
+
+def _url(text: str) -> SplitResult | None:
+    """A URL with a host and a usable port, or None."""
+    try:
+        url = urlsplit(text)
+        usable = bool(url.hostname) and url.port != 0 and text.isprintable() and " " not in text
+    except ValueError:
+        return None
+    return url if usable else None
+
+
+def _is_local(url: SplitResult) -> bool:
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    address = parse_address(f"{host}:0")
+    return address is not None and address.is_loopback
+
+
+def _twice(names: Iterable[str], member: str, *path: str) -> Found:
+    seen = set()
+    for at, name in enumerate(names):
+        if name in seen:
+            yield _at(f'"{name}" is defined a second time', *path, at, member)
+        seen.add(name)
+
+
+def _no_address(*path: str) -> Finding:
+    return _at(f"{path[-1]} is an address like 127.0.0.1:8080 or [::1]:8080", *path)
+
+
+def _odd(message: str, *path: str | int) -> Finding:
+    return Finding(path, message, is_warning=True)
+
+
+def _at(message: str, *path: str | int) -> Finding:
+    return Finding(path, message)
