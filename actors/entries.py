@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from actors.messages import BRIDGED, CONTROL, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, I8, Frames
+from actors.messages import BRIDGED, CONTROL, COPIED, I8, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, Frames
 
 FORMATS: Final = {b"json": REPORT_JSON, b"cbor": REPORT_CBOR}
 
@@ -63,5 +63,11 @@ def _frames(data: bytearray, table: I8) -> Frames:
     # Not frozen bytes: a kernel's signature asks for a writable array.
     text = np.frombuffer(data, np.uint8)
     return Frames(
-        text, seq, ts, origin, kind.astype(np.uint8), flags.astype(np.uint8), *(place.astype(np.int32) for place in places)
+        text,
+        seq,
+        ts,
+        origin,
+        kind.astype(np.uint8),
+        flags.astype(np.uint8),
+        *(place.astype(np.int32) for place in places),
     )

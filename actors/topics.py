@@ -11,4 +11,4 @@ def subject_of_topic(topic: str) -> str:
 
 def topic_of_subject(subject: str) -> str:
     """The inverse of `subject_of_topic`."""
-    return "/".join("" if token == "/" else token.replace("//", ".") for token in subject.split("."))
+    return "/".join("" if level == "/" else level.replace("//", ".") for level in subject.split("."))

@@ -134,9 +134,10 @@ _VERSION = _bytes(b"NATS/1.0")
 _STORED = _bytes(b'{"stream":"')
 _SEQ = _bytes(b'"seq":')
 
-SPACE, CR, LF, DOT, SLASH, PERCENT, QUOTE = 32, 13, 10, 46, 47, 37, 34
+SPACE, CR, LF, DOT, SLASH, PERCENT, QUOTE, LETTER_H = 32, 13, 10, 46, 47, 37, 34, 72
 ZERO, NINE = 48, 57
 FIELDS_MAX = 6
+SIZE_MAX: Final = 1 << 30  # bytes; offsets have 31 bits
 
 
 @njit(nogil=True)
@@ -147,7 +148,7 @@ def _line(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
     i = at
     while i < end:
         c = data[i]
-        if c == SPACE or c == CR:
+        if c in (SPACE, CR):
             if c == CR and i + 1 == end:
                 return -1, 0
             if c == SPACE or data[i + 1] == LF:
@@ -166,7 +167,7 @@ def _line(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
 def _starts(data: U1, at: int, end: int, word: U1) -> bool:
     if end - at < len(word):
         return False
-    for i in range(len(word)):
+    for i in range(len(word)):  # noqa: SIM110 - a kernel knows no generators
         if data[at + i] != word[i]:
             return False
     return True
@@ -213,7 +214,7 @@ def _position(data: U1, at: int, end: int, numbers: I8) -> bool:
     dots = 0
     for i in range(at, end):
         dots += data[i] == DOT
-    if dots != 8 and dots != 10 and dots != 11:
+    if dots not in (8, 10, 11):
         return False
     wanted = 5 if dots == 8 else 7
     token = 0
@@ -272,41 +273,45 @@ def _entry(
 @njit(nogil=True)
 def _subject(data: U1, start: int, end: int) -> tuple[int, int, int, int]:
     """(kind, flags, name offset, name length); the rules of `actors.entries.classify`."""
-    tail = end - 5  # ".json" or ".cbor"
-    if tail <= start or data[tail] != DOT:
-        return CONTROL, 0, 0, 0
-    if _starts(data, tail + 1, end, _JSON):
-        kind = REPORT_JSON
-    elif _starts(data, tail + 1, end, _CBOR):
-        kind = REPORT_CBOR
-    else:
-        return CONTROL, 0, 0, 0
-    flags = 0
-    if _starts(data, start, end, _THINGS):
-        name = start + len(_THINGS)
-        stop = end - 4 - len(_METRICS)
-        if stop <= name or not _starts(data, stop, end, _METRICS):
-            return CONTROL, 0, 0, 0
-    elif _starts(data, start, end, _BRIDGE):
-        first = start + len(_BRIDGE)
-        name = first
-        while name < tail and data[name] != DOT:
-            name += 1
-        if name == first:
-            return CONTROL, 0, 0, 0
-        name += 1
-        stop = tail
-        flags = BRIDGED
-    else:
-        return CONTROL, 0, 0, 0
-    if stop <= name:
+    kind = _format(data, start, end)
+    name, stop, flags = _token(data, start, end)
+    if kind == CONTROL or stop <= name:
         return CONTROL, 0, 0, 0
     for i in range(name, stop):
         if data[i] == DOT:
             return CONTROL, 0, 0, 0
-        if data[i] == SLASH or data[i] == PERCENT:
+        if data[i] in (SLASH, PERCENT):
             flags |= NAME_ENCODED
     return kind, flags, name, stop - name
+
+
+@njit(nogil=True)
+def _format(data: U1, start: int, end: int) -> int:
+    """What the last of several tokens says: REPORT_JSON, REPORT_CBOR or CONTROL."""
+    tail = end - 4
+    if tail - 1 > start and data[tail - 1] == DOT:
+        if _starts(data, tail, end, _JSON):
+            return REPORT_JSON
+        if _starts(data, tail, end, _CBOR):
+            return REPORT_CBOR
+    return CONTROL
+
+
+@njit(nogil=True)
+def _token(data: U1, start: int, end: int) -> tuple[int, int, int]:
+    """(where TOKEN starts, where it stops, BRIDGED or 0), if this is a report; what lies there may still hold dots."""
+    if _starts(data, start, end, _THINGS):
+        stop = end - 4 - len(_METRICS)
+        if stop > start and _starts(data, stop, end, _METRICS):
+            return start + len(_THINGS), stop, 0
+    elif _starts(data, start, end, _BRIDGE):
+        first = start + len(_BRIDGE)
+        name = first
+        while name < end and data[name] != DOT:
+            name += 1
+        if name > first:
+            return name + 1, end - 5, BRIDGED
+    return 0, 0, 0
 
 
 @njit(nogil=True)
@@ -386,6 +391,51 @@ def _stored_at(data: U1, at: int, end: int) -> int:
     return _number(data, start, stop)
 
 
+@njit(nogil=True)
+def _sizes(data: U1, at: int, fields: I8, found: int) -> tuple[int, int, int]:
+    """(length of headers and payload, of the headers, sid) of a message line; the first is -1 if it is malformed."""
+    headers = data[at] == LETTER_H
+    bare = 5 if headers else 4  # fields without a reply subject
+    if found < bare or found > bare + 1:
+        return -1, 0, 0
+    size = _number(data, fields[found - 1, 0], fields[found - 1, 1])
+    skip = _number(data, fields[found - 2, 0], fields[found - 2, 1]) if headers else 0
+    to = _number(data, fields[2, 0], fields[2, 1])
+    if skip < 0 or skip > size or to < 0 or size > SIZE_MAX:
+        return -1, 0, 0
+    return size, skip, to
+
+
+@njit(nogil=True)
+def _message(
+    data: U1,
+    fields: I8,
+    found: int,
+    at: int,
+    eol: int,
+    skip: int,
+    size: int,
+    to: int,
+    sid: int,
+    numbers: I8,
+    longs: I8,
+    places: I4,
+    bits: U1,
+    events: I8,
+    state: I8,
+) -> bool:
+    """An entry of the log becomes a row, another message to us an event. False: an entry that is not the next one."""
+    replies = found == (6 if data[at] == LETTER_H else 5)
+    if to == sid and replies and _position(data, fields[3, 0], fields[3, 1], numbers):
+        if not _in_order(numbers, events, state, at, eol):
+            return False
+        _entry(data, fields, eol + 2, skip, size, numbers, longs, places, bits, state[ROWS])
+        state[ROWS] += 1
+    elif to in (sid, INBOX_SID):
+        _other(data, fields, at, eol, eol + 2, skip, size, to, events, state)
+    return True
+
+
 # Last, since an explicit signature compiles at import, when all that it calls must exist.
 @njit(
     "void(u1[::1], i8, i8, i8[:,::1], i4[:,::1], u1[:,::1], i8[:,::1], i8[::1])",
@@ -398,48 +448,31 @@ def split(data: U1, end: int, sid: int, longs: I8, places: I4, bits: U1, events:
     Stops at an incomplete frame, a full table (call again), a BROKEN event or malformed bytes (state[ERROR]).
     """
     fields = np.empty((FIELDS_MAX, 2), np.int64)  # [field, (start, end)]
-    numbers = np.empty(4, np.int64)
+    numbers = np.empty(3, np.int64)
     state[EVENTS] = 0
     state[NEED] = 0
     while state[READ] < end and state[ROWS] < longs.shape[1] and state[EVENTS] < events.shape[1]:
         at = state[READ]
         eol, found = _line(data, at, end, fields)
         if eol < 0:
-            if end - at > LINE_MAX:
-                state[ERROR] = MALFORMED
+            state[ERROR] = MALFORMED if end - at > LINE_MAX else GOOD
             return
-        headers = data[at] == 72  # HMSG
-        if not _is_message(data, at, eol, fields):
-            if not _is_line(data, at, eol):
+        next_at = eol + 2
+        if _is_message(data, at, eol, fields):
+            size, skip, to = _sizes(data, at, fields, found)
+            next_at += size + 2
+            if size < 0 or (next_at <= end and (data[next_at - 2] != CR or data[next_at - 1] != LF)):
                 state[ERROR] = MALFORMED
                 return
+            state[NEED] = next_at - at
+            if next_at > end or not _message(
+                data, fields, found, at, eol, skip, size, to, sid, numbers, longs, places, bits, events, state
+            ):
+                return
+            state[NEED] = 0
+        elif _is_line(data, at, eol):
             _event(events, state, LINE, at, eol - at, eol, 0, 0)
-            state[READ] = eol + 2
-            continue
-        bare = 5 if headers else 4  # fields without a reply subject
-        if found != bare and found != bare + 1:
+        else:
             state[ERROR] = MALFORMED
             return
-        size = _number(data, fields[found - 1, 0], fields[found - 1, 1])
-        skip = _number(data, fields[found - 2, 0], fields[found - 2, 1]) if headers else 0
-        to = _number(data, fields[2, 0], fields[2, 1])
-        if size < 0 or skip < 0 or skip > size or to < 0:
-            state[ERROR] = MALFORMED
-            return
-        body = eol + 2
-        state[NEED] = body + size + 2 - at
-        if body + size + 2 > end:
-            return
-        if data[body + size] != CR or data[body + size + 1] != LF:
-            state[ERROR] = MALFORMED
-            return
-        stored = to == sid and found == bare + 1 and _position(data, fields[3, 0], fields[3, 1], numbers)
-        if stored and not _in_order(numbers, events, state, at, eol):
-            return
-        if stored:
-            _entry(data, fields, body, skip, size, numbers, longs, places, bits, state[ROWS])
-            state[ROWS] += 1
-        elif to == sid or to == INBOX_SID:
-            _other(data, fields, at, eol, body, skip, size, to, events, state)
-        state[READ] = body + size + 2
-        state[NEED] = 0
+        state[READ] = next_at

@@ -20,9 +20,21 @@ from actors.messages import I8, Frames
 from config.model import NS
 from daemon.frames import LOG_SID, P_PAYLOAD, P_PAYLOAD_LEN, P_SUBJECT, Sheet
 from daemon.log_writer import Entry, LogWriter, NotStored, Refused
-from daemon.wire import Access, Message, RequestError, Wire, connect, publish
+from daemon.wire import Access, Message, RequestError, Wire, WireError, connect, publish
 
-__all__ = ["Access", "Entry", "Gap", "LogInfo", "LogReader", "LogWentBack", "LogWriter", "NotStored", "Refused"]
+__all__ = [
+    "Access",
+    "Entry",
+    "Gap",
+    "LogInfo",
+    "LogReader",
+    "LogWentBack",
+    "LogWriter",
+    "NotStored",
+    "Refused",
+    "RequestError",
+    "WireError",
+]
 
 HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log
 SILENT_MAX: Final = 3  # heartbeats missed before the connection is given up
@@ -73,7 +85,9 @@ class LogReader:
     One reader may serve several iterations at a time; each has a connection of its own.
     """
 
-    def __init__(self, access: Access, stream: str = "LOG", *, most: int = 1024, on_state: OnState | None = None) -> None:
+    def __init__(
+        self, access: Access, stream: str = "LOG", *, most: int = 1024, on_state: OnState | None = None
+    ) -> None:
         self.messages = 0
         self.bytes = 0
         self.gaps = 0
@@ -101,7 +115,7 @@ class LogReader:
                 session.close()
 
     async def read_range(self, first: int, last: int) -> AsyncGenerator[Frames | Gap, None]:
-        """Entries [first, last], as far as the log has them now. Waits for a server that is away. Raises LogWentBack."""
+        """Entries [first, last] as far as the log has them now. Waits for a server that is away. Raises LogWentBack."""
         last = min(last, (await self._retry(self.info, _unheard)).last)
         while first <= last:
             session = await self._session(first, finite=True)
@@ -153,8 +167,7 @@ class LogReader:
         wire = session.wire = await connect(self._access, session, "detectd log reader")
         try:
             info = await _info(wire, self._stream)
-            if info.last < first - 1:
-                raise LogWentBack(first - 1, info.last)
+            _check(first, info)
             if info.first > first:
                 session.skipped(first, info.first - 1)
             session.drop = await _subscribe(wire, self._stream, max(first, info.first))
@@ -230,7 +243,7 @@ class _Session:
             self._tell("connected", "")
 
     async def take(self, most: int) -> Frames | Gap | None:
-        """The next entries, up to `most`; None when the connection is lost. Takes it as read that the last are done with."""
+        """The next entries, up to `most`; None when the connection is lost. Whoever asks is done with the last ones."""
         while True:
             while self._queue:
                 match self._queue[0]:
@@ -368,6 +381,11 @@ async def _subscribe(wire: Wire, stream: str, first: int) -> bytes:
     body = {"stream_name": stream, "config": config, "action": "create"}
     await wire.request(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", body)
     return publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+
+
+def _check(first: int, info: LogInfo) -> None:
+    if info.last < first - 1:
+        raise LogWentBack(first - 1, info.last)
 
 
 def _extent(sheet: Sheet, first: int, last: int) -> int:

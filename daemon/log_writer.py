@@ -2,8 +2,8 @@
 
 Every entry is sent with an id (`Nats-Msg-Id`) and asks for its own acknowledgement, which the compiled splitter reads:
 so each position is known, and what got lost is known one by one. (A closing acknowledgement alone can't tell: other
-clients write in between, and nats-server sheds publishes beyond 10 000 waiting ones.) After a lost connection all that is
-unconfirmed is sent again, in order; what the server has already is recognised by its id, within the stream's
+clients write in between, and nats-server sheds publishes beyond 10 000 waiting ones.) After a lost connection all that
+is unconfirmed is sent again, in order; what the server has already is recognised by its id, within the stream's
 `duplicate_window`, which must be longer than `deadline_s`.
 """
 
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -30,8 +30,9 @@ WINDOW_BITS: Final = 10
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 FLYING_MAX: Final = 4096  # unacknowledged entries; the server sheds beyond 10 000
 UNSENT_MAX: Final = 8 * 1024 * 1024  # bytes that the socket has not taken: entries wait, replies are dropped
+MSG_ID: Final = "Nats-Msg-Id"
 PERMANENT: Final = frozenset({400, 401, 403, 404})  # 429 and 5xx (no room, no leader, too busy) pass
-HEADER_BYTES: Final = 1024  # reserved of max_payload for headers
+HEADER_BYTES: Final = 1024  # kept free of max_payload for headers
 
 OnState = Callable[[str, str], None]
 
@@ -39,17 +40,27 @@ _subject = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
 _header = re.compile(r"[^\x00-\x1f\x7f]*").fullmatch
 
 
+class Unsaid(Protocol):
+    """An entry to be. A `Nats-Msg-Id` among the headers makes a repetition by the caller recognisable, too."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
 class Entry(NamedTuple):
-    """An entry to be: `msg_id` makes a repetition by a later process recognisable; one is made up where it is None."""
+    """The plainest `Unsaid`."""
 
     subject: str
     payload: bytes
-    headers: Mapping[str, str] | None = None
-    msg_id: str | None = None
+    headers: Mapping[str, str] = {}
 
 
 class NotStored(Exception):
-    """An entry could not be confirmed in time. It may be in the log all the same; the same `msg_id` will tell."""
+    """An entry could not be confirmed in time. It may be in the log all the same."""
 
 
 class Refused(NotStored):
@@ -57,20 +68,18 @@ class Refused(NotStored):
 
 
 class LogWriter:
-    """Appends to the log of one stream, and publishes replies. Use as `async with`, or `start` and `close`.
+    """Appends to the log (the stream that has the subject), and publishes replies. `async with`, or `start` and `close`.
 
     Bounds: FLYING_MAX entries unacknowledged (callers wait), UNSENT_MAX bytes of replies (`dropped` counts).
     """
 
-    def __init__(
-        self, access: Access, stream: str = "LOG", *, deadline_s: float = DEADLINE_S, on_state: OnState | None = None
-    ) -> None:
+    def __init__(self, access: Access, *, deadline_s: float = DEADLINE_S, on_state: OnState | None = None) -> None:
         self.appended = 0
         self.replied = 0
         self.dropped = 0
         self.resent = 0
         self.refusals = 0
-        self._access, self._stream, self._deadline_s = access, stream, deadline_s
+        self._access, self._deadline_s = access, deadline_s
         self._on_state = on_state or _unheard
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +96,7 @@ class LogWriter:
         self._state = self._why = ""
         self._closed = False
 
-    async def __aenter__(self) -> "LogWriter":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -119,9 +128,10 @@ class LogWriter:
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, msg_id: str | None = None
     ) -> int:
         """Store one entry and give its position. Raises Refused, NotStored (after the deadline)."""
-        return (await self.append_many([Entry(subject, payload, headers, msg_id)]))[0]
+        named = {MSG_ID: msg_id} if msg_id else {}
+        return (await self.append_many([Entry(subject, payload, {**(headers or {}), **named})]))[0]
 
-    async def append_many(self, entries: Sequence[Entry]) -> list[int]:
+    async def append_many(self, entries: Sequence[Unsaid]) -> list[int]:
         """Store entries in this order and give their positions. Raises Refused, NotStored; some may be stored then.
 
         Other writers' entries may lie between. Where the server sheds one of a window (it tells), that one is
@@ -135,7 +145,9 @@ class LogWriter:
         except TimeoutError:
             left = sum(window.left for window in windows)
             why = next((window.trouble for window in windows if window.trouble), self._why or "no acknowledgement")
-            raise NotStored(f"{left} of {len(entries)} entries not stored within {self._deadline_s:g} s: {why}") from None
+            raise NotStored(
+                f"{left} of {len(entries)} entries not stored within {self._deadline_s:g} s: {why}"
+            ) from None
         finally:
             for window in windows:
                 self._land(window, window.flying)
@@ -175,13 +187,14 @@ class LogWriter:
         self._windows[window.number] = window
         return window
 
-    def _named(self, entry: Entry) -> Entry:
-        if not _subject(entry.subject) or not all(map(_header, (entry.headers or {}).values())):
+    def _named(self, entry: Unsaid) -> Entry:
+        headers = entry.headers
+        if not _subject(entry.subject) or not all(map(_header, headers.values())):
             raise Refused(f"{entry.subject!r} or a header of it holds a space or a control character")
-        if entry.msg_id is not None:
-            return entry
-        self._ids += 1
-        return entry._replace(msg_id=f"{self._run_id}{self._ids:x}")
+        if MSG_ID not in headers:
+            self._ids += 1
+            headers = {MSG_ID: f"{self._run_id}{self._ids:x}", **headers}
+        return Entry(entry.subject, entry.payload, headers)
 
     async def _attempt(self, windows: Sequence["_Window"]) -> None:
         """Send all that is missing; return when it is stored, or has to be tried again."""
@@ -287,7 +300,7 @@ class LogWriter:
             delay_s = min(2 * delay_s, RETRY_S[1])
 
     async def _hold(self, wire: Wire) -> None:
-        """Use a connection until it is lost; one on which nothing comes while entries are unacknowledged is given up."""
+        """Use a connection until it is lost, or nothing comes over it while entries are unacknowledged."""
         self._lost.clear()
         self._wire = wire
         self._connected.set()
@@ -362,8 +375,7 @@ def _parts(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
 
 
 def _publish(entry: Entry, reply: str) -> bytes:
-    headers = {"Nats-Msg-Id": entry.msg_id or "", **(entry.headers or {})}
-    return publish(entry.subject, entry.payload, reply=reply, headers=headers)
+    return publish(entry.subject, entry.payload, reply=reply, headers=entry.headers)
 
 
 def _refusal(message: Message) -> tuple[str, bool]:

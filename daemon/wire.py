@@ -232,6 +232,8 @@ class Wire(asyncio.BufferedProtocol):
         self.write(b"CONNECT %b\r\n" % msgspec.json.encode(options))
         await self.ping()
         self.write(f"SUB _INBOX.{self._id}.> {INBOX_SID}\r\n".encode())
+        if self.closed:  # between the server's PONG and our turn
+            raise WireError(self._why)
 
     async def _secure(self, context: ssl.SSLContext, host: str) -> None:
         loop = asyncio.get_running_loop()
@@ -244,9 +246,9 @@ class Wire(asyncio.BufferedProtocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, _sizehint: int) -> memoryview:
         sheet, read = self._sheet, int(self._state[READ])
         need = max(int(self._state[NEED]) - (sheet.fill - read), READ_MIN)
         if sheet.size - sheet.fill < need:
@@ -391,8 +393,6 @@ async def _connect(access: Access, url: str, inbox: Inbox, name: str) -> Wire:
     await asyncio.get_running_loop().create_connection(lambda: wire, host, place.port or 4222)
     try:
         await wire.greet(access, host, name)
-        if wire.closed:  # between the server's PONG and our turn
-            raise WireError("the server closed the connection")
     except BaseException as error:
         wire.abort(str(error))
         raise
@@ -400,7 +400,7 @@ async def _connect(access: Access, url: str, inbox: Inbox, name: str) -> Wire:
 
 
 def publish(subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> bytes:
-    """The protocol bytes of one publish. The caller sees to it that the subject and the headers hold no CR, LF or space."""
+    """The protocol bytes of one publish. The caller sees to it that subject and headers hold no CR, LF or space."""
     target = f"{subject} {reply}" if reply else subject
     if not headers:
         return b"PUB %b %d\r\n%b\r\n" % (target.encode(), len(payload), payload)
