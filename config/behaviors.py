@@ -28,8 +28,9 @@ NAME_RULE: Final = 'must be 1 to 128 characters of a-z, A-Z, 0-9, ":", "_" and "
 
 _CIDR: Final = re.compile(r"[a-fA-F0-9:.]{2,43}(?:/[0-9]{1,3})?")
 _MEMBERS: Final = ("count", "cidrs", "ports", "number", "numbers", "strings")
-_HIGH: Final = frozenset({"high", "max", "maximum", "many", "much", "excess", "excessive", "above", "over", "flood"})
-_LOW: Final = frozenset({"low", "min", "minimum", "few", "little", "below", "under", "insufficient"})
+# Not above, below, less, few …: names that say what is normal, as a behavior does, speak so too.
+_HIGH: Final = frozenset({"high", "max", "maximum", "many", "much", "excess", "excessive", "flood", "spike"})
+_LOW: Final = frozenset({"low", "min", "minimum", "insufficient", "lack"})
 _WORD: Final = re.compile(r"[0-9]+[A-Z]?[a-z]*|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
