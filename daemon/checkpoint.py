@@ -22,7 +22,10 @@ class CheckpointError(Exception):
 
 
 def frozen(state: Any) -> Any:
-    """A deep copy of an actor's dump: its arrays go on changing, the checkpoint's must not."""
+    """A copy of an actor's dump: its arrays, maps and lists go on changing, the checkpoint's must not.
+
+    What lists hold is taken as it is: plain values and tuples of them, by the hundred thousand.
+    """
     match state:
         case np.ndarray():
             return state.copy()
