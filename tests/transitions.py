@@ -15,13 +15,14 @@ def violation_id(thing: str, episode: int = 0) -> str:
 
 def behavior(name: str = "MaxSent", **members: Any) -> Behavior:
     criteria = Criteria(comparison_operator="less-than-equals", value=MetricValue(count=40), duration_seconds=300)
-    return Behavior(**{"name": name, "metric": "aws:num-messages-sent", "criteria": criteria} | members)
+    usual: dict[str, Any] = {"name": name, "metric": "aws:num-messages-sent", "criteria": criteria}
+    return Behavior(**usual | members)
 
 
 def transition(event_type: EventType, thing: str = "meter-12", episode: int = 0, **members: Any) -> Transition:
     """An event of the nth episode of `thing`."""
     value = None if event_type == "alarm-invalidated" else MetricValue(count=97 if event_type == "in-alarm" else 12)
-    usual = {
+    usual: dict[str, Any] = {
         "event_type": event_type,
         "violation_id": violation_id(thing, episode),
         "profile": "MeterProfile",
