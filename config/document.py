@@ -28,7 +28,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
-from config.problem import ConfigError, KeyPath, Place, Problem, problem, shown
+from config.problem import ConfigError, KeyPath, Place, Problem, UnreadableError, problem, shown
 
 BYTES_MAX: Final = 64 * 1024**2
 DEPTH_MAX: Final = 64
@@ -91,13 +91,14 @@ def read(file: Path) -> Document:
     """The document in a file.
 
     Raises:
-        ConfigError: it can't be read or is no YAML or JSON; keys are twice in it.
+        UnreadableError: it can't be read.
+        ConfigError: it is no YAML or JSON, or keys are twice in it.
     """
     try:
         with file.open("rb") as stream:
             content = stream.read(BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError([problem(Place(file), f"cannot be read: {error.strerror or error}")]) from error
+        raise UnreadableError([problem(Place(file), f"cannot be read: {error.strerror or error}")]) from error
     if len(content) > BYTES_MAX:
         raise ConfigError([problem(Place(file), f"is larger than {BYTES_MAX // 1024**2} MiB")])
     try:

@@ -121,8 +121,11 @@ def _embedded(embedded: Embedded) -> Found:
 
 def _nats(nats: Nats) -> Found:
     urls = [_url(each.strip()) for each in nats.url.split(",")]
-    if any(url is None or url.scheme not in {"nats", "tls", "ws", "wss"} for url in urls):
+    if any(url is None or url.scheme not in {"nats", "tls"} for url in urls):
         yield _at("url is a list like nats://host:4222,tls://host:4222", "broker", "nats", "url")
+    elif any(url is not None and url.username is not None for url in urls):
+        # The text is not shown: it may hold a password.
+        yield _at("put USER:PASSWORD into a file, and its name into credentials_file", "broker", "nats", "url")
     if nats.credentials_file is not None:
         yield from _secret(nats.credentials_file, "broker", "nats", "credentials_file")
 
@@ -182,18 +185,21 @@ def _webhook(webhook: Webhook) -> Found:
         yield _at("url is like https://host/path", "url")
     yield from _seconds(webhook.timeout_s, "timeout_s", above=0.0, at_most=300.0)
     if webhook.secret_file is not None:
-        yield from _secret(webhook.secret_file, "secret_file", why_bad=_bad_webhook_secret)
+        yield from _secret(webhook.secret_file, "secret_file", look_at=_webhook_secret)
     elif url is not None and not _is_local(url):
         yield _odd("without secret_file the receiver can't tell our messages from forged ones", "url")
 
 
-def _bad_webhook_secret(text: str) -> str | None:
+def _webhook_secret(text: str) -> Found:
+    """A Standard Webhooks secret; paths begin at the file's name."""
     try:
         key = base64.b64decode(text.removeprefix(WHSEC), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    valid = text.startswith(WHSEC) and 24 <= len(key) <= 64
-    return None if valid else f"a webhook's secret is {WHSEC} and base64 of 24 to 64 bytes after it"
+    if not key or not text.startswith(WHSEC):
+        yield _at(f"a webhook's secret is {WHSEC} and base64 after it")
+    elif not 24 <= len(key) <= 64:
+        yield _odd(f"a webhook's secret should be {WHSEC} and base64 of 24 to 64 bytes")
 
 
 def _aws(settings: Settings) -> Found:
@@ -257,13 +263,14 @@ def _file(file: Path, *path: str) -> Found:
         yield _at(f"there is no file {file}", *path)
 
 
-def _secret(file: Path, *path: str | int, why_bad: Callable[[str], str | None] = lambda _: None) -> Found:
+def _secret(file: Path, *path: str | int, look_at: Callable[[str], Found] = lambda _: iter(())) -> Found:
+    """A secret file is there, holds something that `look_at` has nothing against, and is the owner's alone."""
     try:
-        message = why_bad(read_secret(file).reveal())
+        found = list(look_at(read_secret(file).reveal()))
     except ConfigError as error:
-        message = error.problems[0].message
-    if message:
-        yield _at(f"{file}: {message}", *path)
+        found = [_at(error.problems[0].message)]
+    for each in found:
+        yield Finding(path, f"{file}: {each.message}", each.is_warning)
     warning = loose(file)
     if warning:
         yield _odd(warning, *path)

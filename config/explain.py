@@ -63,10 +63,10 @@ def _span(duration_s: int) -> str:
 
 
 def _limit(value: MetricValue) -> str:
-    return str(value.count) if value.count is not None else _number(value.number or 0.0)
+    return str(value.count) if value.count is not None else _written(value.number or 0.0)
 
 
-def _number(number: float) -> str:
+def _written(number: float) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
@@ -81,7 +81,7 @@ def _outside(criteria: Criteria, metric: Metric, value: MetricValue) -> str:
 
 def _elements(value: MetricValue) -> Sequence[str]:
     words = [f'"{word}"' for word in value.strings or ()]
-    return [*map(str, value.ports or ()), *(value.cidrs or ()), *map(_number, value.numbers or ()), *words]
+    return [*map(str, value.ports or ()), *(value.cidrs or ()), *map(_written, value.numbers or ()), *words]
 
 
 def _listed(elements: Sequence[str]) -> str:

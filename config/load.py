@@ -36,10 +36,10 @@ from config.model import (
     SecurityProfile,
     Settings,
 )
-from config.problem import ConfigError, Finding, KeyPath, Place, Problem, problem
+from config.problem import ConfigError, Finding, KeyPath, Place, Problem, UnreadableError, problem
 from config.shape import shaped
 
-__all__ = ["ConfigError", "Loaded", "Problem", "load", "load_text"]
+__all__ = ["ConfigError", "Loaded", "Problem", "UnreadableError", "load", "load_text"]
 
 T = TypeVar("T")
 FILES_MAX: Final = 10_000
@@ -66,6 +66,7 @@ def load(path: Path, kinds: Kinds) -> Loaded:
     """The configuration in a file and those that it names.
 
     Raises:
+        UnreadableError: (a ConfigError) the main file can't be read.
         ConfigError: with every problem of shape, or, where there is none, every problem between settings.
     """
     # Absolute but not resolved: the folder may be a symlink that is swapped while we run.

@@ -55,6 +55,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class UnreadableError(ConfigError):
+    """The file itself can't be read: it is missing, a directory, or not ours to read."""
+
+
 def problem(place: Place, message: str) -> Problem:
     return Problem(place.file, place.line, place.column, place.path, message)
 
