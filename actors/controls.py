@@ -17,6 +17,7 @@ TICK: Final = "detectd.log.tick"
 CHANGE: Final = "detectd.log.change"
 STARTED: Final = "detectd.log.started"
 RESUMED: Final = "detectd.log.resumed"
+RETRY: Final = "detectd.log.retry"
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -33,13 +34,22 @@ class Pause(msgspec.Struct, frozen=True):
     source: str = ""
 
 
+class Retry(msgspec.Struct, frozen=True):
+    """A report that was set aside is judged again here, by the actor that it broke, as if it came now."""
+
+    actor: str
+    position: int  # where it stood
+    subject: str
+    payload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """An entry that acts on all actors at once."""
 
     position: int
     ts: int
-    what: Change | Pause
+    what: Change | Pause | Retry
 
 
 def pieces(frames: Frames) -> Iterator[Frames | Control]:
@@ -63,11 +73,11 @@ def part(frames: Frames, first: int, last: int) -> Frames:
 
 
 def _control(frames: Frames, i: int) -> Control | None:
-    kind = {CHANGE: Change, STARTED: Pause, RESUMED: Pause}.get(frames.subject(i))
+    kind = {CHANGE: Change, STARTED: Pause, RESUMED: Pause, RETRY: Retry}.get(frames.subject(i))
     if kind is None:
         return None
     try:
-        what: Change | Pause = msgspec.json.decode(frames.payload(i), type=kind)
+        what: Change | Pause | Retry = msgspec.json.decode(frames.payload(i), type=kind)
     except msgspec.MsgspecError:
         return None
     return Control(int(frames.seq[i]), int(frames.ts[i]), what)

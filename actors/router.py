@@ -55,15 +55,20 @@ class Router:
             self._code_of[thing.encode()] = codes[groups]
         self._members = np.array(members, bool).reshape(len(codes), len(plans))  # [code, actor]
 
-    def route(self, frames: Frames) -> Routed:
-        """Decode and admit the reports of a run of log entries, and cut it into shares."""
+    def route(self, frames: Frames, *, admitted: bool = False) -> Routed:
+        """Decode and admit the reports of a run of log entries, and cut it into shares.
+
+        `admitted`: they passed the gate before, and are judged again.
+        """
         columns = decode_frames(frames, self.schema, self._limits)
         ts = np.maximum.accumulate(np.maximum(frames.ts, self.last_ts))
         names, unnamed = _names(frames)
         rejected = {**columns.rejected, **unnamed}
         ok = columns.ok.astype(bool)
         ok[list(unnamed)] = False
-        accepted = self._admit(frames, columns, ts, names, np.flatnonzero(ok).astype(np.int32), rejected)
+        accepted = np.flatnonzero(ok).astype(np.int32)
+        if not admitted:
+            accepted = self._admit(frames, columns, ts, names, accepted, rejected)
         self.last_ts = int(ts[-1])
         batch = Batch(frames, ts, columns, names, _sources(frames))
         reports = np.flatnonzero(frames.kind != CONTROL).astype(np.int32)

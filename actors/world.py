@@ -4,13 +4,18 @@ Live, in a replay and while a crashed actor is rebuilt, the same world is driven
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from actors.columns import Schema, schema_of
+from actors.controls import Retry
 from actors.criteria._base import Slot
 from actors.effects import Transition
+from actors.entries import frames_of
 from actors.group import GroupActor, Moment
-from actors.messages import Downtime, Frames
+from actors.messages import BACKLOG, Downtime, Frames, Share
 from actors.plan import GroupPlan, Registry, plans
 from actors.router import Routed, Router, source_number
 from config.kinds import Kinds
@@ -54,6 +59,21 @@ class World:
         down = Downtime(down.position, ts, down.since, down.source)
         source = source_number(down.source) if down.source else None
         return [effect for actor in self.actors.values() for effect in actor.pause(down, source)]
+
+    def retry(self, what: Retry, moment: Moment) -> list[Transition]:
+        """Judge a report that was set aside once more."""
+        shares = self.retried(what, moment)
+        return [effect for key, actor in self.actors.items() for effect in actor.handle(shares[key])]
+
+    def retried(self, what: Retry, moment: Moment) -> dict[str, Share]:
+        """Shares that hand such a report to the actor that it broke; for the others only time passes."""
+        frames = frames_of([(moment.position, moment.ts, what.subject, what.payload, None, BACKLOG)])
+        shares = self.router.route(frames, admitted=True).shares
+        none, unflagged = np.zeros(0, np.int32), np.zeros(0, np.uint8)
+        return {
+            key: share if key == what.actor else replace(share, entries=none, registered=unflagged)
+            for key, share in shares.items()
+        }
 
     def change(self, rules: Rules, moment: Moment) -> list[Transition]:
         """Take new rules at their place in the log: everything new is built before anything live is replaced."""

@@ -1,23 +1,17 @@
 """Answers to devices: accepted or rejected, in the format of the request, by the way it came (spec.md §2.5)."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from actors import replies
 from actors.messages import BRIDGED, REPORT_CBOR
 from actors.router import Routed
-
-
-class Bridge(Protocol):
-    """A bridge that can answer."""
-
-    async def reply(self, thing: str, fmt: str, accepted: bool, payload: bytes) -> None: ...
+from daemon.brokers._base import Source
 
 
 class DeviceAnswers:
     """To the embedded broker's devices by `publish(subject, payload)`, to others through their bridge."""
 
-    def __init__(self, publish: Callable[[str, bytes], None], bridges: Callable[[], dict[str, Bridge]]) -> None:
+    def __init__(self, publish: Callable[[str, bytes], None], bridges: Callable[[], dict[str, Source]]) -> None:
         self._publish, self._bridges = publish, bridges
 
     async def answer(self, routed: Routed) -> None:
@@ -38,5 +32,4 @@ class DeviceAnswers:
     async def _through_bridge(self, routed: Routed, entry: int, cbor: bool, accepted: bool, payload: bytes) -> None:
         bridge = self._bridges().get(routed.batch.frames.subject(entry).split(".")[3])
         if bridge is not None and routed.batch.names[entry]:
-            fmt = "cbor" if cbor else "json"
-            await bridge.reply(routed.batch.names[entry].decode(), fmt, accepted, payload)
+            await bridge.reply(routed.batch.names[entry].decode(), "cbor" if cbor else "json", accepted, payload)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 import structlog
 
+from actors.controls import RETRY, Retry
 from actors.metrics import kinds
 from config.diff import rules_digest, rules_from_bytes
 from config.model import NS, Rules, Settings
@@ -23,7 +25,7 @@ from daemon.bridges import Bridges
 from daemon.clock import Clock, SystemClock, sleep
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
-from daemon.http import ops
+from daemon.http import ops, poison
 from daemon.http.server import Server, application
 from daemon.lock import hold
 from daemon.log import Gap
@@ -56,7 +58,13 @@ class App:
         self._stop = asyncio.Event()
         self.telemetry = Telemetry()
         self.address = ""  # of HTTP, once it listens
-        self.host: LogHost | None = None
+        self._host: LogHost | None = None
+
+    @property
+    def host(self) -> LogHost:
+        """The log's host, once it is there."""
+        assert self._host is not None
+        return self._host
 
     def stop(self) -> None:
         """Ask `run` to drain and return."""
@@ -64,8 +72,8 @@ class App:
 
     def abandon(self) -> None:
         """End what would outlive us, at once: the second signal."""
-        if self.host is not None:
-            self.host.kill()
+        if self._host is not None:
+            self._host.kill()
 
     def reload_soon(self) -> None:
         """Reload, from a signal handler."""
@@ -87,6 +95,7 @@ class App:
         self.vitals = Vitals(self, clock)
         app = application(telemetry)
         ops.add(app, self.vitals)
+        poison.add(app, self)
         server = Server(app, settings.http.listen, telemetry)
         self.address = await server.start()
         stack.push_async_callback(server.stop)
@@ -95,7 +104,7 @@ class App:
         self.store = await Store.open(settings.data_dir / STORE, clock=clock.now_ns, on_condition=self.vitals.storage)
         stack.push_async_callback(self.store.close)
 
-        self.host = await open_host(settings, clock, telemetry, self.vitals.broker)
+        self._host = await open_host(settings, clock, telemetry, self.vitals.broker)
         stack.push_async_callback(self.host.stop)
         if not await self.store.adopt_identity(self.host.identity.identity):
             log.warning("log.other", why="the log is not the one this data directory knew; starting afresh")
@@ -110,7 +119,6 @@ class App:
         await self._build(settings)
 
     async def _build(self, settings: Settings) -> None:
-        assert self.host is not None
         clock, telemetry, store = self._clock, self.telemetry, self.store
         folder = settings.data_dir / CHECKPOINTS
         self._poison = await _poison(store)
@@ -123,7 +131,7 @@ class App:
         self.supervisor = Supervisor(
             self.performer.perform, self.recovery.rebuild, self._set_aside, telemetry, lambda: clock.monotonic_ns() / NS
         )
-        self.bridges = Bridges(self.host.writer, self.host.append, telemetry, clock, random.random)
+        self.bridges = Bridges(self.host.writer, telemetry, clock, random.random)  # noqa: S311  # jitter
         answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
         self.pipeline = Pipeline(
             world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock
@@ -139,7 +147,6 @@ class App:
 
     async def _rules_before(self) -> Rules:
         """The rules before the log's first entry: none, unless it has dropped the entry that brought them."""
-        assert self.host is not None
         digest = await self.store.get_meta(RULES)
         return await self.definition(digest) if digest and self.host.identity.first_seq > 1 else Rules()
 
@@ -149,7 +156,6 @@ class App:
             await self._announce(rules, str(self._config))
 
     async def _announce(self, rules: Rules, by: str) -> int:
-        assert self.host is not None
         position = await announce(rules, by, self.store, self.host.append)
         await self.store.put_meta(RULES, rules_digest(rules))
         return position
@@ -161,7 +167,7 @@ class App:
             running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
             stack.push_async_callback(self._drained)
             await self.bridges.apply(self._settings)
-            await self._until_stopped(running)
+            await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
             self._notify.stopping()
             log.info("stopping")
@@ -169,7 +175,6 @@ class App:
             await self._drain(running)
 
     def _tasks(self) -> Mapping[str, Any]:
-        assert self.host is not None
         clock = self._clock
         watch = Watch(self._settings.sources or [self._config], self._files_changed)
         self._watch = watch
@@ -183,10 +188,6 @@ class App:
             "watch": watch.run(),
             "ready": self._ready(),
         }
-
-    async def _until_stopped(self, running: Sequence["asyncio.Task[Any]"]) -> None:
-        """Until `stop`; a task that ends on its own has failed, and the group raises its error."""
-        await self._stop.wait()
 
     async def _drain(self, running: Sequence["asyncio.Task[Any]"]) -> None:
         """What is in the mailboxes is judged and stored; the last checkpoint makes the next start quick."""
@@ -264,9 +265,41 @@ class App:
         await self.store.put_gap("log", gap.first, gap.last, "the log dropped them before they were read")
         self.vitals.lost(gap)
 
+    # ---- what was set aside (daemon/http/poison.py) ----
+
     async def _set_aside(self, actor: str, position: int, entry: bytes, error: str) -> None:
         self._poison.setdefault(actor, set()).add(position)
-        await self.store.put_poison(actor, position, "", entry, error)
+        subject = ""
+        async for frames in self.host.read_range(position, position):
+            if not isinstance(frames, Gap):
+                subject = frames.subject(0)
+        await self.store.put_poison(actor, position, subject, entry, error)
+
+    async def poisoned(self) -> Sequence[dict[str, Any]]:
+        """What was set aside, oldest first."""
+        return [
+            {
+                "actor": row.actor,
+                "position": row.seq,
+                "time": row.time_ns / NS,
+                "subject": row.subject,
+                "bytes": len(row.entry),
+                "error": row.error,
+            }
+            for row in await self.store.poison()
+        ]
+
+    async def retry(self, actor: str, position: int) -> bool:
+        """Into the log again, for the actor that it broke: there it has a place, live and in every replay."""
+        row = next((row for row in await self.store.poison() if (row.actor, row.seq) == (actor, position)), None)
+        if row is None:
+            return False
+        await self.host.append(RETRY, msgspec.json.encode(Retry(actor, position, row.subject, row.entry)))
+        return await self.drop(actor, position)
+
+    async def drop(self, actor: str, position: int) -> bool:
+        """Out of the list. The actor goes on passing it over when it reads the log again."""
+        return await self.store.drop_poison(actor, position) is not None
 
 
 async def _poison(store: Store) -> dict[str, set[int]]:

@@ -10,7 +10,7 @@ import structlog
 from actors.controls import RESUMED, Pause
 from config.model import NS, Bridge, Settings
 from daemon import brokers
-from daemon.brokers._base import Log, Source, Surroundings
+from daemon.brokers._base import Entry, Log, Source, Surroundings
 from daemon.clock import Clock
 from daemon.telemetry import BRIDGE_TOTALS, Telemetry
 
@@ -57,7 +57,7 @@ class Bridges:
         log.info("bridge.up", bridge=bridge)
         if since_ns is not None and self._clock.now_ns() - since_ns > OUTAGE_NS:
             entry = msgspec.json.encode(Pause(since=since_ns, source=bridge))
-            await self._writer.append_many([brokers.Entry(RESUMED, entry)])
+            await self._writer.append_many([Entry(RESUMED, entry)])
 
     def down(self, bridge: str, why: str) -> None:
         self._telemetry.bridge_connected.labels(bridge).set(0)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from actors.controls import TICK, Change, Control, Pause, pieces
+from actors.controls import TICK, Change, Control, Pause, Retry, pieces
 from actors.effects import Transition
 from actors.group import Moment
 from actors.messages import Downtime, Frames
@@ -124,9 +124,14 @@ class Pipeline:
             await self._answers.answer(routed)
 
     async def _control(self, control: Control) -> None:
-        await self._supervisor.drained()
         self._telemetry.control_entries.inc()
         moment = Moment(control.position, max(control.ts, self.world.router.last_ts))
+        if isinstance(control.what, Retry):
+            log.info("poison.retried", position=control.position, actor=control.what.actor, was=control.what.position)
+            await self._supervisor.tell(self.world.retried(control.what, moment))
+            self.position = control.position
+            return
+        await self._supervisor.drained()
         match control.what:
             case Pause(since=since, source=source):
                 effects = self.world.pause(Downtime(control.position, moment.ts, since, source))

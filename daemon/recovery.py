@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from actors.controls import Change, Control, pieces
+from actors.controls import Change, Control, Retry, pieces
 from actors.effects import Transition
 from actors.group import GroupActor, Moment
 from actors.messages import Downtime, Frames
@@ -113,6 +113,8 @@ class Recovery:
             effects = world.change(await self.definition(piece.what.digest), moment)
             self._set_poison(world, poison)
             return effects
+        if isinstance(piece.what, Retry):
+            return world.retry(piece.what, moment)
         return world.pause(Downtime(piece.position, moment.ts, piece.what.since, piece.what.source))
 
     async def _load(self, manifest: Manifest) -> World:

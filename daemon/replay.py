@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from actors.controls import Change, Control, pieces
+from actors.controls import Change, Control, Pause, Retry, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.group import Moment
@@ -117,7 +117,7 @@ def replay(
     Raises:
         Unreadable: with the number of the line.
     """
-    lines = enumerate(source, start=1)
+    lines: Iterator[tuple[int, bytes]] = enumerate(source, start=1)
     first = next(lines, (1, b""))
     header = _header(first[1])
     if header is None:
@@ -141,12 +141,15 @@ def _play(world: World, batch: list[Entry], *, take_changes: bool) -> Iterator[T
             yield from world.handle(piece)[1]
             continue
         moment = Moment(piece.position, max(piece.ts, world.router.last_ts))
-        if not isinstance(piece.what, Change):
-            yield from world.pause(Downtime(piece.position, moment.ts, piece.what.since, piece.what.source))
-        elif take_changes and piece.position in rules:
-            yield from world.change(rules[piece.position], moment)
-        else:
-            yield from world.advance(moment)
+        match piece.what:
+            case Pause(since=since, source=source):
+                yield from world.pause(Downtime(piece.position, moment.ts, since, source))
+            case Retry():
+                yield from world.retry(piece.what, moment)
+            case Change() if take_changes and piece.position in rules:
+                yield from world.change(rules[piece.position], moment)
+            case Change():
+                yield from world.advance(moment)
 
 
 def _batches(entries: Iterable[tuple[Entry, int]], progress: Callable[[int], None]) -> Iterator[list[Entry]]:

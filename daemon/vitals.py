@@ -56,7 +56,7 @@ class Vitals:
             "storage": {"state": self._storage[0], "detail": self._storage[1]},
             "broker": {"state": self._broker},
         }
-        if app.host is None or not hasattr(app, "reloader"):
+        if not hasattr(app, "reloader"):
             return known
         known["broker"] |= {"mqtt": app.host.mqtt, "identity": app.host.identity.identity}
         known["generation"] = app.reloader.generation

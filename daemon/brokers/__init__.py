@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from config.kinds import discover
 from config.model import Bridge
-from daemon.brokers._base import Entry, Kind, Source, Surroundings
+from daemon.brokers._base import Entry as Entry
+from daemon.brokers._base import Kind, Source, Surroundings
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.metrics import kinds
+from config.behaviors import metrics_of
 from config.explain import explain
 from config.load import ConfigError, Loaded, load
 
@@ -34,9 +35,11 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _meanings(loaded: Loaded) -> list[tuple[str, str, str]]:
+    rules = loaded.settings.rules
+    metrics = metrics_of(kinds(), rules.custom_metrics)
     return [
-        (profile.security_profile_name, behavior.name, explain(behavior))
-        for profile in loaded.settings.rules.profiles
+        (profile.security_profile_name, behavior.name, explain(behavior, metrics[behavior.metric or ""]))
+        for profile in rules.profiles
         for behavior in profile.behaviors
     ]
 

@@ -17,8 +17,8 @@ from config.model import Settings
 from daemon import logs
 from daemon.app import App
 from daemon.lock import DirectoryInUse
-from daemon.nats import ServerFailed
 from daemon.server_binary import NoServer
+from daemon.server_child import ServerFailed
 from daemon.store import StoreError
 
 log = structlog.get_logger(__name__)

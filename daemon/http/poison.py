@@ -1,0 +1,50 @@
+"""Entries that were set aside: shown, tried again, forgotten (`detectd poison`)."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from daemon.http import guards
+
+
+class Keeper(Protocol):
+    """What the endpoints need of the daemon."""
+
+    async def poisoned(self) -> Sequence[dict[str, Any]]:
+        """What was set aside, oldest first."""
+        ...
+
+    async def retry(self, actor: str, position: int) -> bool:
+        """Put it into the log again, for this actor only; False where it is not there."""
+        ...
+
+    async def drop(self, actor: str, position: int) -> bool:
+        """Forget it; False where it is not there."""
+        ...
+
+
+KEEPER: Final[web.AppKey[Keeper]] = web.AppKey("keeper")
+
+
+def add(app: web.Application, keeper: Keeper) -> None:
+    """Give `app` the endpoints, answered from `keeper`."""
+    app[KEEPER] = keeper
+    app.router.add_get("/-/poison", listing)
+    app.router.add_post("/-/poison/{action:retry|drop}", act)
+
+
+async def listing(request: web.Request) -> web.Response:
+    return web.json_response({"poison": list(await request.app[KEEPER].poisoned())})
+
+
+async def act(request: web.Request) -> web.Response:
+    """`?actor=…&position=…`."""
+    actor, position = request.query.get("actor", ""), request.query.get("position", "")
+    if not position.isdecimal():
+        return guards.error(400, "`actor` and `position` are needed, as `GET /-/poison` shows them")
+    keeper = request.app[KEEPER]
+    do = keeper.retry if request.match_info["action"] == "retry" else keeper.drop
+    if not await do(actor, int(position)):
+        return guards.error(404, f"nothing was set aside for actor {actor!r} at position {position}")
+    return web.json_response({"done": request.match_info["action"]})
