@@ -22,8 +22,8 @@ OTHERS_BYTES_MAX: Final = 1024**3
 """Room for what MQTT itself keeps (sessions, retained messages), beside the log and the guard."""
 
 _MINE = ("$JS.>", "$KV.>", "$O.>", "$OBJ.>", "$SYS.>", "$SRV.>", "_INBOX.>", "detectd.>")
-_PUBLISH_DENIED = (*_MINE, "$MQTT.>", "_R_.>", "$aws.things.*.defender.metrics.*.>", "$aws.events.>")
-_SUBSCRIBE_DENIED = (
+PUBLISH_DENIED = (*_MINE, "$MQTT.>", "_R_.>", "$aws.things.*.defender.metrics.*.>", "$aws.events.>")
+SUBSCRIBE_DENIED = (
     *_MINE,
     "$MQTT.msgs.>",
     "$MQTT.sess.>",
@@ -31,10 +31,6 @@ _SUBSCRIBE_DENIED = (
     "$aws.things.*.defender.metrics.json",
     "$aws.things.*.defender.metrics.cbor",
 )
-# What AWS's first Python SDK, and with it the Device Defender agent, says as its user name, without a password.
-# nats-server treats only a nameless client as anonymous, so these names are users as well.
-_SDK_VERSIONS = ("1.4.7", "1.4.8", "1.4.9", "1.5.0", "1.5.1", "1.5.2", "1.5.3", "1.5.4", "1.5.5")
-_SDK_USERS = tuple(f"?SDK=Python&Version={version}" for version in _SDK_VERSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,7 @@ class BrokerConf:
     sync_interval_s: float | None
     daemon_password: Password = field(repr=False)
     device_password: Password = field(repr=False)
+    callout_issuer: str  # the public key that signs who else may come in
 
 
 def render(conf: BrokerConf, *, door_open: bool) -> str:
@@ -114,12 +111,14 @@ def _authorization(conf: BrokerConf, door_open: bool) -> list[str]:
     ways = '["MQTT", "MQTT_WS"]' if door_open else '["LEAFNODE"]'
     guest = f"allowed_connection_types: {ways}, permissions: $devices"
     return [
-        f"devices: {{ publish: {_rules(_PUBLISH_DENIED)}, subscribe: {_rules(_SUBSCRIBE_DENIED)} }}",
+        f"devices: {{ publish: {_rules(PUBLISH_DENIED)}, subscribe: {_rules(SUBSCRIBE_DENIED)} }}",
         "authorization { users: [",
         f"  {{ user: {DAEMON_USER}, password: {_quote(conf.daemon_password)} }}",
         f"  {{ user: device, password: {_quote(conf.device_password)}, {guest} }}",
-        *(f"  {{ user: {_quote(name)}, {guest} }}" for name in _SDK_USERS),
-        "] }",
+        "]",
+        # A client with another user name is asked about: daemon/named_devices.py.
+        f"  auth_callout: {{ issuer: {conf.callout_issuer}, auth_users: [{DAEMON_USER}, device] }}",
+        "}",
     ]
 
 

@@ -17,7 +17,16 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from config.model import Embedded, Log
-from daemon.broker_conf import DAEMON_USER, OTHERS_BYTES_MAX, BrokerConf, Password, render
+from daemon.broker_conf import (
+    DAEMON_USER,
+    OTHERS_BYTES_MAX,
+    PUBLISH_DENIED,
+    SUBSCRIBE_DENIED,
+    BrokerConf,
+    Password,
+    render,
+)
+from daemon.named_devices import NamedDevices
 from daemon.process import Process
 from daemon.server_binary import Binary, find_binary
 from daemon.server_log import ServerLog, last_words
@@ -99,6 +108,7 @@ class ServerChild:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._binary = await asyncio.to_thread(find_binary)
         self._keys = read_keys(self.folder)
+        self.named = NamedDevices(self._keys.callout_seed, PUBLISH_DENIED, SUBSCRIBE_DENIED)
         self._conf = self._with_ports()
 
     async def adopt(self) -> Adopted | Unfit | None:
@@ -139,6 +149,7 @@ class ServerChild:
             await self._reloaded(log)
         finally:
             log.close()
+        self.named.is_open = True
 
     async def died(self) -> int | None:
         """Wait for the end of the process; its exit code, None where another daemon started it."""
@@ -178,6 +189,7 @@ class ServerChild:
             sync_interval_s=self._settings.sync_interval_s,
             daemon_password=self._keys.daemon_password,
             device_password=self._keys.device_password,
+            callout_issuer=self.named.issuer,
         )
 
     def _choose_other_ports(self) -> bool:
@@ -190,6 +202,7 @@ class ServerChild:
 
     async def _spawn(self) -> Client:
         path = self.folder / "server.conf"
+        self.named.is_open = False
         write_private(path, render(self._conf, door_open=False).encode())
         self._log_start = _size(self.folder / "server.log")
         self._process = Process.spawn([str(self._binary.path), "-c", str(path)], self.folder / "server.err")
@@ -203,9 +216,12 @@ class ServerChild:
             while True:
                 await self._require_alive()
                 try:
-                    return await self._try_to_connect()
+                    nc = await self._try_to_connect()
+                    await self.named.serve(nc)
                 except (NatsError, OSError):
                     await asyncio.sleep(0.02)
+                else:
+                    return nc
 
     async def _try_to_connect(self) -> Client:
         return await nats.connect(

@@ -17,6 +17,7 @@ class Keys:
 
     daemon_password: Password = field(repr=False)
     device_password: Password = field(repr=False)
+    callout_seed: bytes = field(repr=False)  # of the key that signs who may come in
     nats_port: int = 0
     mqtt_port: int = 0
 
@@ -34,7 +35,7 @@ def read_keys(folder: Path) -> Keys:
     try:
         return msgspec.json.decode((folder / "keys.json").read_bytes(), type=Keys)
     except (FileNotFoundError, msgspec.DecodeError):
-        keys = Keys(Password(secrets.token_urlsafe(24)), Password(secrets.token_urlsafe(24)))
+        keys = Keys(Password(secrets.token_urlsafe(24)), Password(secrets.token_urlsafe(24)), secrets.token_bytes(32))
         write_keys(folder, keys)
         return keys
 
