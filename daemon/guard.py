@@ -6,9 +6,9 @@ streams have the same order, hence what is missing is copied in the guard's orde
 
 *Marks* keep the comparison short. A mark says: all that the guard had up to `guard_seq` is in the log before this
 entry. It is true while devices publish as well, because the log's queue is first in, first out, and the mark goes
-through it after `guard_seq` was read. An entry may reach the log before it reaches the guard, so a comparison
-begins one mark earlier than the last: marks are written further apart than nats-server waits for its own store
-(5 s), so what was on its way at the earlier mark has arrived since, or was never acknowledged.
+through it after `guard_seq` was read. An entry may reach the log before it reaches the guard (nats-server 2.15
+has hundreds of a publisher's on the way), so a comparison begins at an earlier mark, one that was written longer
+before than nats-server waits for its own store (5 s): what was on its way then has arrived, or was never promised.
 """
 
 from base64 import b64decode
@@ -23,6 +23,7 @@ import msgspec
 from nats.aio.client import Client
 
 from config.model import NS
+from daemon.clock import Clock
 from daemon.stream_read import Draft, Entry, append, append_all, read
 from daemon.streams import GUARD, GUARD_PREFIX, REPORTS, JetStreamError, LogIdentity, api
 
@@ -34,6 +35,7 @@ _GUARDED: Final = tuple(GUARD_PREFIX + subject for subject in REPORTS)
 _NOT_FOUND: Final = 10037
 # How much earlier than in the guard an entry may be in the log: nats-server waits 5 s for the guard to store.
 _LEAD: Final = timedelta(seconds=6)
+_LEAD_NS: Final = 6 * NS
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +49,11 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A mark, and its position in the log."""
+    """A mark, its position in the log, and when it was written (ns)."""
 
     mark: Mark
     seq: int
+    ts_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +67,38 @@ class Reconciled:
         return {"copied": self.copied, "looked_at": self.looked_at, "unguarded": self.unguarded}
 
 
-async def reconcile(nc: Client, identity: LogIdentity) -> Reconciled:
+async def reconcile(nc: Client, identity: LogIdentity, clock: Clock) -> Reconciled:
     """Copy into the log what the guard has and the log lacks; then write a mark.
 
     May be killed anywhere and run again: copies carry the guard's position as their Nats-Msg-Id and are recognised.
     While devices publish it loses and doubles nothing either, but a copy then stands behind younger entries of its
     thing. Raises JetStreamError, nats.errors.Error, TimeoutError.
     """
-    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"))
+    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"), clock)
     # All that the guard had a moment ago stands before the barrier, or nowhere.
     barrier = await append(nc, identity.stream, Draft(BARRIER_SUBJECT, b"{}", {}))
     log = await api(nc, f"STREAM.INFO.{identity.stream}")
     found = await last_mark(nc, identity)
     base = _base(found, guard, log)
-    present = await _present(nc, identity.stream, _Span(base, guard, barrier, log))
-    copied, looked_at = await _copy_missing(nc, identity.stream, base, guard, present)
+    span = _Span(base, guard, barrier, log)
+    present = await _present(nc, identity.stream, span)
+    after = base.mark.since_guard
+    if span.cut_ns:
+        after = await _first_kept(nc, base, guard, present, span.cut_ns) - 1
+    copied, looked_at = await _copy_missing(nc, identity.stream, after, base, guard, present)
     unguarded = max(0, guard.first_seq - base.mark.guard_seq - 1)
-    return Reconciled(copied, looked_at, unguarded, await _place(nc, identity, guard.id, guard.last_seq, base))
+    return Reconciled(copied, looked_at, unguarded, await _place(nc, identity, guard, base, clock))
 
 
-async def settle(nc: Client, identity: LogIdentity, last: Placed, unless: Callable[[], bool]) -> Placed:
-    """Write a mark if the guard has grown since `last`; the newest mark. Call it at least 6 s after the last one.
+async def settle(nc: Client, identity: LogIdentity, last: Placed, clock: Clock, unless: Callable[[], bool]) -> Placed:
+    """Write a mark if the guard has grown since `last`; the newest mark.
 
     `unless` says whether the server lost something of what the guard has by then: no mark may claim it.
     """
-    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"))
+    guard = _guard_state(await api(nc, f"STREAM.INFO.{GUARD}"), clock)
     if guard.id != last.mark.guard or guard.last_seq == last.mark.guard_seq or unless():
         return last
-    return await _place(nc, identity, guard.id, guard.last_seq, last)
+    return await _place(nc, identity, guard, last, clock)
 
 
 async def last_mark(nc: Client, identity: LogIdentity) -> Placed | None:
@@ -103,7 +110,8 @@ async def last_mark(nc: Client, identity: LogIdentity) -> Placed | None:
             return None
         raise
     message = found["message"]
-    return Placed(msgspec.json.decode(b64decode(message["data"]), type=Mark), message["seq"])
+    written = _ns(datetime.fromisoformat(message["time"]))
+    return Placed(msgspec.json.decode(b64decode(message["data"]), type=Mark), message["seq"], written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,13 @@ class _Guard:
     first_seq: int
     last_seq: int
     first_time: datetime
+    seen_ns: int  # when its last_seq was read
 
 
-def _guard_state(info: dict[str, Any]) -> _Guard:
+def _guard_state(info: dict[str, Any], clock: Clock) -> _Guard:
     state = info["state"]
-    return _Guard(info["created"], state["first_seq"], state["last_seq"], datetime.fromisoformat(state["first_ts"]))
+    first_time = datetime.fromisoformat(state["first_ts"])
+    return _Guard(info["created"], state["first_seq"], state["last_seq"], first_time, clock.now_ns())
 
 
 def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
@@ -126,7 +136,7 @@ def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
     # goes; or it is younger than the guard, whose reports were another log's.
     is_new = log["state"]["first_seq"] <= 1
     settled = guard.last_seq if is_new else 0
-    return Placed(Mark(guard=guard.id, guard_seq=settled, since_guard=settled, since_log=0), 0)
+    return Placed(Mark(guard=guard.id, guard_seq=settled, since_guard=settled, since_log=0), 0, 0)
 
 
 class _Span:
@@ -147,10 +157,8 @@ class _Span:
 class _Present:
     """What the log has of the reports that came with a promise (QoS 1 or 2)."""
 
-    cut_ns: int  # what is older may have been dropped by the log's own limits; 0: nothing was
     originals: Counter[bytes] = field(default_factory=Counter)
     copies: set[str] = field(default_factory=set)  # by Nats-Msg-Id
-    met: bool = False
 
     def add(self, entry: Entry) -> None:
         if FIRST_TIME in entry.headers:
@@ -158,20 +166,20 @@ class _Present:
         elif entry.headers.get("Nmqtt-Pub", "0") != "0":
             self.originals[_digest(entry.subject, entry.payload)] += 1
 
+    def has(self, entry: Entry) -> bool:
+        return self.originals[_guarded_digest(entry)] > 0
+
     def take(self, entry: Entry, copy_id: str) -> bool:
         """Whether the log has this guard entry; one log entry answers for one guard entry."""
         if copy_id in self.copies:
             return True
-        key = _digest(entry.subject.removeprefix(GUARD_PREFIX), entry.payload)
-        if self.originals[key] > 0:
-            self.originals[key] -= 1
-            self.met = True
-            return True
-        return not self.met and entry.ts_ns < self.cut_ns
+        key = _guarded_digest(entry)
+        self.originals[key] -= (found := self.originals[key] > 0)
+        return found
 
 
 async def _present(nc: Client, stream: str, span: _Span) -> _Present:
-    present = _Present(span.cut_ns)
+    present = _Present()
     async for batch in read(nc, stream, REPORTS, after=span.after, since=span.since, last=span.before):
         for entry in batch:
             present.add(entry)
@@ -179,10 +187,10 @@ async def _present(nc: Client, stream: str, span: _Span) -> _Present:
 
 
 async def _copy_missing(
-    nc: Client, stream: str, base: Placed, guard: _Guard, present: _Present
+    nc: Client, stream: str, after: int, base: Placed, guard: _Guard, present: _Present
 ) -> tuple[int, int]:
     copied = looked_at = 0
-    async for batch in read(nc, GUARD, _GUARDED, after=base.mark.since_guard, since=None, last=guard.last_seq):
+    async for batch in read(nc, GUARD, _GUARDED, after=after, since=None, last=guard.last_seq):
         missing = [
             entry
             for entry in batch
@@ -195,6 +203,22 @@ async def _copy_missing(
     return copied, looked_at
 
 
+async def _first_kept(nc: Client, base: Placed, guard: _Guard, present: _Present, cut_ns: int) -> int:
+    """Before which guard entry the log's own limits have dropped all, in a log that they have cut.
+
+    That is where the two first meet; if they don't, where the log begins in time. To look by time alone would
+    bring back what was dropped: the guard may have stored an entry a little later than the log.
+    """
+    by_time = guard.last_seq + 1
+    async for batch in read(nc, GUARD, _GUARDED, after=base.mark.since_guard, since=None, last=guard.last_seq):
+        for entry in batch:
+            if present.has(entry):
+                return entry.seq
+            if entry.ts_ns >= cut_ns:
+                by_time = min(by_time, entry.seq)
+    return by_time
+
+
 def _copy(guard: _Guard, entry: Entry) -> Draft:
     headers = {FIRST_TIME: str(entry.ts_ns), "Nats-Msg-Id": _copy_id(guard, entry)}
     return Draft(entry.subject.removeprefix(GUARD_PREFIX), entry.payload, headers)
@@ -204,9 +228,17 @@ def _copy_id(guard: _Guard, entry: Entry) -> str:
     return f"guard-{guard.id}-{entry.seq}"
 
 
-async def _place(nc: Client, identity: LogIdentity, guard: str, guard_seq: int, last: Placed) -> Placed:
-    mark = Mark(guard=guard, guard_seq=guard_seq, since_guard=last.mark.guard_seq, since_log=last.seq)
-    return Placed(mark, await append(nc, identity.stream, Draft(MARK_SUBJECT, msgspec.json.encode(mark), {})))
+async def _place(nc: Client, identity: LogIdentity, guard: _Guard, last: Placed, clock: Clock) -> Placed:
+    since = (last.mark.guard_seq, last.seq)
+    if guard.seen_ns - last.ts_ns < _LEAD_NS:
+        since = (last.mark.since_guard, last.mark.since_log)
+    mark = Mark(guard=guard.id, guard_seq=guard.last_seq, since_guard=since[0], since_log=since[1])
+    seq = await append(nc, identity.stream, Draft(MARK_SUBJECT, msgspec.json.encode(mark), {}))
+    return Placed(mark, seq, clock.now_ns())
+
+
+def _guarded_digest(entry: Entry) -> bytes:
+    return _digest(entry.subject.removeprefix(GUARD_PREFIX), entry.payload)
 
 
 def _digest(subject: str, payload: bytes) -> bytes:

@@ -5,7 +5,6 @@ its door shut, the log is reconciled, the door opened.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from config.model import Embedded, Log
+from config.model import NS, Embedded, Log
+from daemon.clock import Clock, SystemClock
 from daemon.guard import Placed, last_mark, reconcile, settle
 from daemon.server_child import Adopted, Endpoint, ServerChild, ServerFailed, Unfit
 from daemon.server_log import ServerLog
@@ -48,7 +48,7 @@ class Pace:
     """How often the daemon looks after its server, in seconds."""
 
     log_s: float = 1.0
-    mark_s: float = 10.0  # more than 6: see guard.py
+    mark_s: float = 10.0  # under 6, a comparison would go further back, see guard.py
     retry_first_s: float = 0.1
     retry_max_s: float = 5.0
     stable_s: float = 30.0  # a server that lived this long is started again without delay
@@ -59,13 +59,14 @@ class NatsServer:
 
     def __init__(
         self, settings: Embedded, log: Log, data_dir: Path, on_event: OnEvent, pace: Pace | None = None,
-        *, prologue: Prologue | None = None,
+        *, prologue: Prologue | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self._child = ServerChild(settings, log, data_dir / "nats")
         self._log = log
         self._tell = on_event
         self._pace = pace or Pace()
         self._prologue = prologue
+        self._clock = clock or SystemClock()
         self._nc: Client | None = None
         self._identity: LogIdentity | None = None
         self._placed: Placed | None = None  # known only while the server is whole: reconciled, and devices let in
@@ -129,7 +130,7 @@ class NatsServer:
     async def _take_over(self, nc: Client) -> None:
         """Nothing to copy: the log's queue is alive in the server, and devices are in."""
         self._identity = await ensure(nc, self._log)
-        placed = await last_mark(nc, self._identity) or (await reconcile(nc, self._identity)).placed
+        placed = await last_mark(nc, self._identity) or (await reconcile(nc, self._identity, self._clock)).placed
         # The daemon before may have died between noting the door as open and opening it.
         await self._open(placed)
 
@@ -142,7 +143,7 @@ class NatsServer:
         self._identity = await ensure(nc, self._log)
         if self._prologue is not None:
             await self._prologue(nc, self._identity)
-        done = await reconcile(nc, self._identity)
+        done = await reconcile(nc, self._identity, self._clock)
         self._tell("reconciled", done.counts())
         await self._open(done.placed)
 
@@ -151,16 +152,16 @@ class NatsServer:
         self._tell("opened", {"mqtt": self.endpoint.mqtt})
         self._read_log()
         self._placed, self._refusals, self._lossy_until = placed, 0, 0.0
-        self._mark_at = time.monotonic() + self._pace.mark_s
+        self._mark_at = self._now_s() + self._pace.mark_s
 
     # Watching
 
     async def _revive(self) -> None:
         delay_s = self._pace.retry_first_s
         while True:
-            since = time.monotonic()
+            since = self._now_s()
             code = await self._child.died()
-            lived_s = time.monotonic() - since
+            lived_s = self._now_s() - since
             self._tell("died", {"code": code, "lived_s": round(lived_s, 3)})
             delay_s = self._pace.retry_first_s if lived_s >= self._pace.stable_s else delay_s
             await self._relaunch(0.0 if lived_s >= self._pace.stable_s else delay_s)
@@ -183,8 +184,8 @@ class NatsServer:
             await asyncio.sleep(self._pace.log_s)
             if self._read_log()["disabled"]:
                 await self._give_up_on_it("JetStream is out of resources")
-            if self._placed is not None and time.monotonic() >= self._mark_at:
-                self._mark_at = time.monotonic() + self._pace.mark_s
+            if self._placed is not None and self._now_s() >= self._mark_at:
+                self._mark_at = self._now_s() + self._pace.mark_s
                 await self._mark()
             if self._refusals >= _REFUSALS_MAX:
                 self._refusals = 0
@@ -193,7 +194,7 @@ class NatsServer:
     def _read_log(self) -> Counter[str]:
         seen = self._server_log.read()
         if seen["dropped"]:
-            self._lossy_until = time.monotonic() + _WARNED_AGAIN_S
+            self._lossy_until = self._now_s() + _WARNED_AGAIN_S
         if self._placed is None:
             del seen["login_refused"]  # our own doing: the door is shut
         for word in sorted(_TOLD & seen.keys()):
@@ -220,8 +221,8 @@ class NatsServer:
 
     async def _next_mark(self, nc: Client, placed: Placed) -> Placed:
         if not self._is_lossy():
-            return await settle(nc, self.identity, placed, unless=self._is_lossy)
-        done = await reconcile(nc, self.identity)
+            return await settle(nc, self.identity, placed, self._clock, unless=self._is_lossy)
+        done = await reconcile(nc, self.identity, self._clock)
         self._tell("reconciled", done.counts())
         return done.placed
 
@@ -235,7 +236,10 @@ class NatsServer:
     def _is_lossy(self) -> bool:
         """Whether the log may lack what the guard has by now: the server says so before it fills the guard."""
         self._read_log()
-        return time.monotonic() < self._lossy_until
+        return self._now_s() < self._lossy_until
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / NS
 
     async def _disconnect(self) -> None:
         self._placed = None
