@@ -129,7 +129,7 @@ _BRIDGE = _bytes(b"detectd.log.report.")
 _JSON = _bytes(b"json")
 _CBOR = _bytes(b"cbor")
 _FIRST_TIME = _bytes(b"Detectd-First-Time:")
-_BACKLOG = _bytes(b"Detectd-Backlog: 1\r")
+_BACKLOG = _bytes(b"Detectd-Backlog: 1")
 _VERSION = _bytes(b"NATS/1.0")
 _STORED = _bytes(b'{"stream":"')
 _SEQ = _bytes(b'"seq":')
@@ -320,16 +320,16 @@ def _headers(data: U1, at: int, end: int) -> tuple[int, bool]:
     origin, backlog = -1, False
     while at < end:
         stop = at
-        while stop < end and data[stop] != LF:
+        while stop < end and not (data[stop] == CR and stop + 1 < end and data[stop + 1] == LF):
             stop += 1
-        if _starts(data, at, end, _FIRST_TIME):
+        if _starts(data, at, stop, _FIRST_TIME):
             start = at + len(_FIRST_TIME)
             while start < stop and data[start] == SPACE:
                 start += 1
-            origin = _number(data, start, stop - 1)
-        elif _starts(data, at, end, _BACKLOG):
+            origin = _number(data, start, stop)
+        elif stop - at == len(_BACKLOG) and _starts(data, at, stop, _BACKLOG):
             backlog = True
-        at = stop + 1
+        at = stop + 2
     return origin, backlog
 
 
@@ -380,6 +380,7 @@ def _stored_at(data: U1, at: int, end: int) -> int:
     i = at + len(_STORED)
     while i < end and data[i] != QUOTE:
         i += 1
+    i += 1
     while i < end and not _starts(data, i, end, _SEQ):
         i += 1
     start = i + len(_SEQ)

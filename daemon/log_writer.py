@@ -68,7 +68,7 @@ class Refused(NotStored):
 
 
 class LogWriter:
-    """Appends to the log (the stream that has the subject), and publishes replies. `async with`, or `start` and `close`.
+    """Appends to the log (the stream that has the subject), and publishes replies. `async with`, or `start`, `close`.
 
     Bounds: FLYING_MAX entries unacknowledged (callers wait), UNSENT_MAX bytes of replies (`dropped` counts).
     """
