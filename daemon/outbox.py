@@ -77,13 +77,18 @@ def enqueue(con: Con, transition: Transition, receivers: Sequence[str], body: by
     return [notice for notice in notices if notice is not None]
 
 
-def _followers(con: Con, violation_id: str, receivers: Sequence[str]) -> dict[str, State]:
-    """{receiver: the state in which an alarm's end begins}, from what became of its in-alarm."""
-    told = dict(
+def told_of(con: Con, violation_id: str) -> dict[str, str]:
+    """{receiver: state} of an alarm's in-alarm rows."""
+    return dict(
         con.execute(
             "SELECT receiver, state FROM outbox WHERE violation_id = ? AND event_type = 'in-alarm'", (violation_id,)
-        )
+        ).fetchall()
     )
+
+
+def _followers(con: Con, violation_id: str, receivers: Sequence[str]) -> dict[str, State]:
+    """{receiver: the state in which an alarm's end begins}, from what became of its in-alarm."""
+    told = told_of(con, violation_id)
     return {name: _follow(State(told[name])) for name in receivers if name in told}
 
 

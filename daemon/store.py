@@ -13,7 +13,6 @@ Instants are integer nanoseconds; `clock` gives the wall clock's.
 # ruff: noqa: S608 - what is put into the SQL text are constants of ours; values are parameters
 
 import asyncio
-import contextlib
 import os
 import sqlite3
 from collections import deque
@@ -33,7 +32,7 @@ from config.model import NS, MetricValue
 from daemon import outbox, violations
 from daemon.schema import SchemaError, migrate
 from daemon.violations import Committed, Violation, ViolationEvent
-from daemon.writer import Condition, Writer, backoff_s
+from daemon.writer import Condition, StoreClosed, Writer, backoff_s
 
 T = TypeVar("T")
 Con = sqlite3.Connection
@@ -250,10 +249,17 @@ class Store:
     # The log, and where the actors are in it
 
     async def adopt_identity(self, identity: str) -> bool:
-        """Remember which log this store belongs to. False: it belonged to another one; positions and checkpoints,
-        which mean nothing in this one, are dropped, and the caller records a gap.
+        """Remember which log this store belongs to. False: it belonged to another one. Then its positions and
+        checkpoints, which mean nothing in this one, are dropped, its open alarms, which nothing in this one can
+        clear, are invalidated and whoever heard of them is told; the caller records a gap.
         """
-        return await self.writer.submit(lambda con: _adopt_identity(con, identity))
+        now_ns = self._clock()
+        done = await self.writer.submit(lambda con: _adopt_identity(con, identity, now_ns), self._adopted)
+        return done is None
+
+    def _adopted(self, done: Committed | None) -> None:
+        if done is not None:
+            self._committed(done)
 
     async def positions(self) -> dict[str, int]:
         return await self.read(lambda con: dict(con.execute("SELECT actor, position FROM positions")))
@@ -353,7 +359,10 @@ class Store:
         return await self.writer.submit(run)
 
     async def read(self, run: Callable[[Con], T]) -> T:
-        """Run `run` on a read-only connection, in a thread. At most `READERS` at a time; others wait."""
+        """Run `run` on a read-only connection, in a thread. At most `READERS` at a time; others wait.
+
+        Raises `StoreClosed`.
+        """
         return await self._readers.run(run)
 
     async def backup(self, path: Path) -> None:
@@ -378,9 +387,12 @@ class _Readers:
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._idle: deque[Con] = deque()
         self._turn = asyncio.Semaphore(READERS)
+        self._closed = False
 
     async def run(self, run: Callable[[Con], T]) -> T:
         async with self._turn:
+            if self._closed:
+                raise StoreClosed("the store is closed")
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, run)
 
     def _run(self, run: Callable[[Con], T]) -> T:
@@ -391,6 +403,7 @@ class _Readers:
             self._idle.append(con)
 
     async def close(self) -> None:
+        self._closed = True
         await asyncio.to_thread(self._pool.shutdown)
         while self._idle:
             self._idle.pop().close()
@@ -399,6 +412,7 @@ class _Readers:
 def _open(path: Path, durable: bool) -> Con:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # before SQLite does: the -wal and -shm files get the same mode
         con = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"opening {path}: {error}") from error
@@ -411,8 +425,6 @@ def _open(path: Path, durable: bool) -> Con:
     except (SchemaError, sqlite3.Error) as error:
         con.close()
         raise StoreError(f"{path}: {error}") from error
-    with contextlib.suppress(OSError):
-        path.chmod(0o600)
     return con
 
 
@@ -423,14 +435,15 @@ def _connect_to_read(path: Path) -> Con:
     return con
 
 
-def _adopt_identity(con: Con, identity: str) -> bool:
+def _adopt_identity(con: Con, identity: str, now_ns: int) -> Committed | None:
+    """None where the log is the one that is known; else what the change of logs brought about."""
     known = con.execute("SELECT value FROM meta WHERE key = 'log-identity'").fetchone()
     con.execute("INSERT OR REPLACE INTO meta VALUES ('log-identity', ?)", (identity,))
     if known is None or known[0] == identity:
-        return True
+        return None
     con.execute("DELETE FROM positions")
     con.execute("DELETE FROM checkpoints")
-    return False
+    return violations.invalidate_open(con, "the log that this alarm came from was replaced", now_ns)
 
 
 def _drop_actors(con: Con, names: Sequence[tuple[str]]) -> None:

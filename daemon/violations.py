@@ -78,6 +78,30 @@ def commit(
     return done
 
 
+def invalidate_open(con: Con, reason: str, now_ns: int) -> Committed:
+    """End every open alarm, and tell those who were told of it, whoever would be told today."""
+    ends = [_end(violation, reason, now_ns) for violation in active(con)]
+    return commit(con, [(end, tuple(outbox.told_of(con, end.violation_id))) for end in ends], {}, now_ns)
+
+
+def _end(violation: Violation, reason: str, now_ns: int) -> Transition:
+    return Transition(
+        event_type="alarm-invalidated",
+        violation_id=violation.violation_id,
+        profile=violation.profile,
+        behavior=violation.behavior,
+        thing=violation.thing,
+        registered=violation.registered,
+        time_ns=now_ns,
+        value=None,
+        start_ns=violation.start_ns,
+        last_violation_ns=violation.last_violation_ns,
+        last_violation_value=violation.last_violation_value,
+        position=0,
+        reason=reason,
+    )
+
+
 def _verification(con: Con, transition: Transition) -> str:
     if transition.event_type == "in-alarm":
         return told.UNKNOWN

@@ -1,6 +1,8 @@
 """Dispatch: woken by the commit, in order per thing, patient in virtual time, and nobody waits for another."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +13,10 @@ from transitions import START_NS, cleared, invalidated, raised
 
 from actors.delivery import FAILURES_MAX, Delivered, Disabled, Outcome, Reason, Retry, State
 from actors.notice import Notice
-from config.model import NS
+from config.model import NS, Receivers, Webhook
 from daemon.clock import VirtualClock
-from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
+from daemon.dispatch import UNMARKED_MAX, Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
+from daemon.notifiers import ReceiverError
 from daemon.store import Store
 
 DOWN = Retry(Reason.UNREACHABLE, "Connection refused")
@@ -446,8 +449,11 @@ async def test_a_bug_in_a_notifier_is_a_failed_attempt(daemon: Daemon) -> None:
 
 
 async def test_a_worker_that_crashes_starts_over_from_the_outbox(tmp_path: Path) -> None:
+    def nonsense(_: Notice) -> Outcome:
+        return None  # type: ignore[return-value] # what no notifier may answer
+
     daemon = Daemon(tmp_path)
-    ops = Receiver(daemon.clock, lambda _: None)  # type: ignore[arg-type, return-value] # no outcome at all
+    ops = Receiver(daemon.clock, nonsense)
     await daemon.start(ops=ops)
     await daemon.store.commit([raised()])
     await eventually(lambda: any(isinstance(n, Crashed) for n in daemon.news))
@@ -485,3 +491,34 @@ async def test_an_end_is_never_sent_before_its_beginning_was_delivered(daemon: D
         await eventually(lambda n=seen: len(ops.attempts) > n or len(ops.attempts) == 5)  # type: ignore[misc] # bound
     await daemon.become({("p1", "in-alarm"): State.DELIVERED, ("p1", "alarm-invalidated"): State.DELIVERED})
     assert [event for _, event in ops.attempts] == ["in-alarm"] * 3 + ["alarm-invalidated"] * 2
+
+
+async def test_while_outcomes_cannot_be_written_down_sending_stops_at_a_bound(daemon: Daemon) -> None:
+    ops = Receiver(daemon.clock)
+    ops.gate.clear()
+    await daemon.start(ops=ops)
+    await daemon.store.commit([raised(f"t{n}") for n in range(1000)])
+    await eventually(lambda: ops.open == 16)
+    with contextlib.closing(sqlite3.connect(daemon.store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ops.gate.set()
+        await eventually(lambda: len(ops.attempts) >= UNMARKED_MAX)
+        await eventually(lambda: daemon.store.condition == "storage-busy")
+        assert len(ops.attempts) <= UNMARKED_MAX + 16
+        other.execute("COMMIT")
+    await eventually(lambda: len(ops.attempts) == 1000)
+
+
+async def test_receivers_that_cannot_be_built_leave_the_running_ones_alone(daemon: Daemon) -> None:
+    ops = Receiver(daemon.clock)
+    await daemon.start(ops=ops)
+    with pytest.raises(ReceiverError, match="receiver 'bad'"):
+        daemon.dispatch.prepare(Receivers(webhooks=(Webhook(name="bad", url="nowhere"),)))
+    await daemon.store.commit([raised()])
+    await eventually(lambda: len(ops.attempts) == 1)
+
+
+async def test_an_unsigned_webhook_is_a_warning_of_the_plan(daemon: Daemon) -> None:
+    await daemon.start()
+    plan = daemon.dispatch.prepare(Receivers(webhooks=(Webhook(name="ops", url="http://127.0.0.1:9/"),)))
+    assert plan.warnings == ["receiver 'ops': without a secret_file its webhooks are not signed"]

@@ -269,8 +269,32 @@ async def test_another_log_takes_positions_and_checkpoints_away(store: Store) ->
     assert not await store.adopt_identity("log-b")
     assert await store.positions() == {}
     assert await store.checkpoints() == {}
-    assert len(await store.active_violations()) == 1
     assert await store.adopt_identity("log-b")
+
+
+async def test_alarms_of_another_log_are_invalidated_and_those_who_heard_of_them_are_told(store: Store) -> None:
+    store.route = lambda _: ("ops",)
+    await store.adopt_identity("log-a")
+    await store.commit([raised("told"), raised("quiet", behavior=behavior(suppress_alerts=True))])
+    store.route = lambda _: ()
+    notices = heard(store)
+    await store.adopt_identity("log-b")
+    assert [(notice.thing, notice.event_type) for notice in notices] == [("told", "alarm-invalidated")]
+    assert await store.active_violations() == []
+    (event, _) = await store.events(NOW_NS, NOW_NS)
+    assert (event.event_type, event.value, event.reason) == (
+        "alarm-invalidated",
+        None,
+        "the log that this alarm came from was replaced",
+    )
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    await store.close()
+    for asked in (store.put_meta("a", "b"), store.get_meta("a")):
+        with pytest.raises(StoreClosed):
+            await asked
 
 
 async def test_gaps_definitions_and_meta_are_remembered(store: Store) -> None:

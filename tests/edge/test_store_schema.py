@@ -79,5 +79,6 @@ async def test_a_store_that_cannot_be_opened_says_which_file_and_what_to_do(tmp_
 
 async def test_the_database_is_for_the_daemons_user_only(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "detectd.db", clock=lambda: START_NS)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     await store.close()
-    assert (tmp_path / "detectd.db").stat().st_mode & 0o077 == 0
+    assert modes == {"detectd.db": 0o600, "detectd.db-wal": 0o600, "detectd.db-shm": 0o600}
