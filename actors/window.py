@@ -40,7 +40,7 @@ class Windows:
         old, windows = self.offset.shape
         fresh = (rows - old) * windows
         start = self._take(fresh * RING_START)
-        offsets = (start + RING_START * np.arange(fresh, dtype=np.int32)).reshape(-1, windows).astype(np.int32)
+        offsets = (start + RING_START * np.arange(fresh, dtype=np.int32)).reshape(rows - old, windows).astype(np.int32)
         self.offset = np.concatenate((self.offset, offsets))
         self.room = np.concatenate((self.room, np.full((rows - old, windows), RING_START, np.int32)))
         self.head = np.concatenate((self.head, np.zeros((rows - old, windows), np.int32)))

@@ -320,6 +320,8 @@ class Detect:
             return MetricValue(count=value)  # type: ignore[arg-type]
         types = {m.metric_name: m.metric_type for m in self.rules.custom_metrics}
         name = FIELD_OF[types.get(behavior.metric, behavior.metric)]
+        if isinstance(value, tuple):
+            value = tuple(dict.fromkeys(value))  # a set: each element once, in the order of the report
         return MetricValue(**{name: float(value) if name == "number" else value})  # type: ignore[arg-type]
 
     def tell(
