@@ -18,7 +18,7 @@ import numpy as np
 from actors.controls import part
 from actors.messages import I8, Frames
 from config.model import NS
-from daemon.frames import LOG_SID, P_PAYLOAD, P_PAYLOAD_LEN, P_SUBJECT, Sheet
+from daemon.frames import LOG_SID, P_PAYLOAD, P_PAYLOAD_LEN, Sheet
 from daemon.log_writer import Entry, LogWriter, NotStored, Refused
 from daemon.wire import Access, Message, RequestError, Wire, WireError, connect, publish
 
@@ -389,9 +389,12 @@ def _check(first: int, info: LogInfo) -> None:
 
 
 def _extent(sheet: Sheet, first: int, last: int) -> int:
-    """Bytes of the sheet that entries [first, last) lie in."""
-    places = sheet.places
-    return int(places[P_PAYLOAD, last - 1] + places[P_PAYLOAD_LEN, last - 1] - places[P_SUBJECT, first])
+    """Bytes of the sheet that entries [first, last) take up, protocol lines included: what is cut adds up again."""
+    return _end(sheet, last) - _end(sheet, first)
+
+
+def _end(sheet: Sheet, rows: int) -> int:
+    return int(sheet.places[P_PAYLOAD, rows - 1] + sheet.places[P_PAYLOAD_LEN, rows - 1]) if rows else 0
 
 
 def _fields(headers: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -383,8 +383,8 @@ def _refusal(message: Message) -> tuple[str, bool]:
     if message.status:
         return f"no stream takes this subject ({message.status})", False
     try:
-        error = msgspec.json.decode(message.body, type=dict[str, dict[str, object] | object]).get("error")
-    except msgspec.DecodeError:
+        error = msgspec.json.decode(message.body, type=dict[str, Any]).get("error")
+    except msgspec.MsgspecError:
         error = None
     if not isinstance(error, dict):
         return "an acknowledgement that can't be read", False
