@@ -185,21 +185,22 @@ def _webhook(webhook: Webhook) -> Found:
         yield _at("url is like https://host/path", "url")
     yield from _seconds(webhook.timeout_s, "timeout_s", above=0.0, at_most=300.0)
     if webhook.secret_file is not None:
-        yield from _secret(webhook.secret_file, "secret_file", look_at=_webhook_secret)
+        yield from _secret(webhook.secret_file, "secret_file", look_at=_webhook_secrets)
     elif url is not None and not _is_local(url):
         yield _odd("without secret_file the receiver can't tell our messages from forged ones", "url")
 
 
-def _webhook_secret(text: str) -> Found:
-    """A Standard Webhooks secret; paths begin at the file's name."""
-    try:
-        key = base64.b64decode(text.removeprefix(WHSEC), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key or not text.startswith(WHSEC):
-        yield _at(f"a webhook's secret is {WHSEC} and base64 after it")
-    elif not 24 <= len(key) <= 64:
-        yield _odd(f"a webhook's secret should be {WHSEC} and base64 of 24 to 64 bytes")
+def _webhook_secrets(text: str) -> Found:
+    """One Standard Webhooks secret, or two while one takes the place of the other; paths begin at the file's name."""
+    for secret in text.split():
+        try:
+            key = base64.b64decode(secret.removeprefix(WHSEC), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not key or not secret.startswith(WHSEC):
+            yield _at(f"a webhook's secret is {WHSEC} and base64 after it")
+        elif not 24 <= len(key) <= 64:
+            yield _odd(f"a webhook's secret should be {WHSEC} and base64 of 24 to 64 bytes")
 
 
 def _aws(settings: Settings) -> Found:
