@@ -35,7 +35,7 @@ class Process:
     def spawn(cls, command: Sequence[str], stderr: Path) -> Self:
         """Start `command` in a session of its own: Ctrl-C at the terminal is for the daemon alone. Raises OSError."""
         with stderr.open("wb") as sink:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - the command is our own binary and file
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
             )
         return cls(_identity_of_child(child.pid), os.pidfd_open(child.pid), child)

@@ -57,7 +57,8 @@ def _beside_python() -> Path | None:
 
 def _version(path: Path) -> tuple[int, int, int] | None:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        asked = [str(path), "--version"]
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603 - ours
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = _VERSION.search(said)

@@ -115,8 +115,8 @@ async def until(is_so: Callable[[], bool], what: str) -> None:
 class Device:
     """A paho client on MQTT 3.1.1, its calls made awaitable."""
 
-    def __init__(self, endpoint: Endpoint, client_id: str, **options: Any) -> None:
-        self._address = endpoint.mqtt
+    def __init__(self, where: Endpoint | str, client_id: str, **options: Any) -> None:
+        self._address = where if isinstance(where, str) else where.mqtt
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311)
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
@@ -175,9 +175,9 @@ class Device:
 
 
 @asynccontextmanager
-async def device(endpoint: Endpoint, client_id: str = "device-1", **options: Any) -> AsyncIterator[Device]:
+async def device(where: Endpoint | str, client_id: str = "device-1", **options: Any) -> AsyncIterator[Device]:
     """A connected device; options: will=(topic, payload), user=NAME, tls=SSLContext."""
-    client = Device(endpoint, client_id, **options)
+    client = Device(where, client_id, **options)
     try:
         assert await client.try_to_connect() == "Success"
         yield client
