@@ -113,23 +113,27 @@ def _shared() -> list[Processor]:
 
 def _formatter(settings: Logging, out: TextIO) -> logging.Formatter:
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
-    last = _console(out) if console else _json()
+    last = _console(out.isatty()) if console else _json()
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder(allow=()), *_shared()],
-        # Last of all, once more: a traceback is text only now, and may quote a URL.
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            keep_secrets,  # once more: a traceback has only now become text, and may quote a URL
+            *last,
+        ],
     )
 
 
-def _console(out: TextIO) -> list[Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=out.isatty(), timestamp_key="ts")]
+def _console(colors: bool) -> list[Processor]:
+    # structlog's own choice of traceback shows local variables, where a revealed secret may lie.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="ts", exception_formatter=plain)]
 
 
 def _json() -> list[Processor]:
     return [
-        structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
-        keep_secrets,
         structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
     ]
 

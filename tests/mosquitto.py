@@ -24,6 +24,8 @@ class Mosquitto:
             pytest.skip("mosquitto is not installed")
         self._binary = binary
         self.port = free_port()
+        # A further listener is further lines of settings: it is waited for as well.
+        self._ports = [self.port, *(int(line.split()[1]) for line in settings if line.startswith("listener "))]
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self._config = folder / "mosquitto.conf"
@@ -37,7 +39,7 @@ class Mosquitto:
         with (self.folder / "mosquitto.log").open("ab") as out:
             self._child = subprocess.Popen([self._binary, "-c", str(self._config)], stdout=out, stderr=out)
         async with asyncio.timeout(DEADLINE_S):
-            while not await self._listens():
+            while not all([await self._listens(port) for port in self._ports]):
                 assert self._child.poll() is None, (self.folder / "mosquitto.log").read_text()
                 await asyncio.sleep(0.02)
 
@@ -57,9 +59,9 @@ class Mosquitto:
             self._child.wait(timeout=DEADLINE_S)
             self._child = None
 
-    async def _listens(self) -> bool:
+    async def _listens(self, port: int) -> bool:
         try:
-            _reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            _reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             return False
         writer.close()

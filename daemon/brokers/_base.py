@@ -32,9 +32,9 @@ class Listener(Protocol):
     """Hears how the connection fares. Neither may raise."""
 
     async def up(self, bridge: str, since_ns: int | None) -> None:
-        """Subscribed. Awaited before the first report of this connection goes to the log, so that what is written
-        about the outage stands before it. `since_ns`: wall time of the loss of contact, or of the first
-        attempt that failed; None: the very first attempt made it.
+        """In contact: subscribed, or the broker kept our session. Awaited before the first report of this connection
+        goes to the log, so that what is written about the outage stands before it. `since_ns`: wall time of the loss of
+        contact, or of the first attempt that failed; None: there was none.
         """
         ...
 
@@ -53,8 +53,7 @@ class Counts:
     oversize: int = 0
     misnamed: int = 0
     repeated: int = 0
-    dropped: int = 0
-    overruns: int = 0
+    pauses: int = 0
     reconnects: int = 0
     replies_sent: int = 0
     replies_dropped: int = 0

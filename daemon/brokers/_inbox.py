@@ -6,17 +6,15 @@ from typing import Final
 
 from daemon.brokers._wire import Arrived
 
-QOS0_MAX: Final = 10_000  # waiting messages beyond which a QoS 0 one, which nobody promised to keep, is dropped
-WAITING_MAX: Final = 65_535  # there are no more packet identifiers: a broker can't have more QoS 1 messages under way
+WAITING_MAX: Final = 65_536  # messages; an empty one costs memory too
 
 
 class Inbox:
-    """Buffered: yes. When full: QoS 0 is dropped and counted; QoS 1 is refused, and the connection must be given up:
-    the broker keeps what we did not acknowledge. Senders: one (the connection). Receivers: one (the store loop).
+    """Buffered: yes. When full: it says so, and the sender stops reading: the broker waits. It takes what comes all the
+    same, so it may hold one message more than the bound. Senders: one (the connection). Receivers: one (the store loop).
     """
 
     def __init__(self, bytes_max: int) -> None:
-        self.dropped = 0
         self._bytes_max = bytes_max
         self._bytes = 0
         self._waiting: deque[Arrived] = deque()
@@ -26,18 +24,14 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def offer(self, message: Arrived) -> bool:
-        """Take a message in, or drop one of QoS 0; False: full, and the message must come again."""
-        full = len(self._waiting) >= WAITING_MAX or self._bytes + len(message.payload) > self._bytes_max
-        if message.qos == 0 and (full or len(self._waiting) >= QOS0_MAX):
-            self.dropped += 1
-            return True
-        if full:
-            return False
+    @property
+    def is_full(self) -> bool:
+        return self._bytes >= self._bytes_max or len(self._waiting) >= WAITING_MAX
+
+    def put(self, message: Arrived) -> None:
         self._waiting.append(message)
         self._bytes += len(message.payload)
         self._stirred.set()
-        return True
 
     async def take(self, most: int) -> list[Arrived]:
         """What waits, at most `most`, at least one; [] when closed and empty. Waits without limit: cancel to stop."""

@@ -30,6 +30,9 @@ class Verdict(Enum):
 
 
 _TAKES_REPLIES: Final = frozenset({Verdict.CARRIED, Verdict.UNHEARD})
+# Learnt once, not tried again while we run: some brokers end the connection for it each time (Mosquitto 2.0.11 does
+# after it has refused a QoS 1 publish).
+_FINAL: Final = frozenset({Verdict.REFUSED, Verdict.KICKED})
 
 
 class SelfTest:
@@ -63,8 +66,8 @@ class SelfTest:
         return self.may_reply() or (self._mode == "auto" and self.verdict is Verdict.UNTRIED)
 
     def begin(self, now_ns: int) -> bytes | None:
-        """The message for this connection; None where it has been learnt that it ends connections."""
-        if self._kicks >= KICKS_MAX:
+        """The message for this connection; None where it has been learnt that the broker will not have it."""
+        if self.verdict in _FINAL:
             return None
         self.is_under_way = True
         self._payload = b"detectd %d" % now_ns

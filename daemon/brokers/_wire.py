@@ -1,7 +1,7 @@
-"""The one place that knows aiomqtt's and paho's insides: acknowledging by hand, and ending a connection for good.
+"""The one place that knows aiomqtt's and paho's insides: acknowledging by hand, making the broker wait, and ending for good.
 
 aiomqtt 2.5 acknowledges a message when it arrives, discards what its queue can't hold, and hides whether the broker
-kept our session. paho, inside it, can do all three properly; so its callbacks come here first. Nothing else in the
+kept our session. paho, inside it, can do all this properly; so its callbacks and its socket come here first. Nothing else in the
 daemon may touch `_client`, `_connected` or `_disconnected`; an upgrade of aiomqtt is checked by the tests of this file.
 """
 
@@ -28,6 +28,7 @@ ANSWER_S: Final = 10.0  # for every answer of the broker
 KEEPALIVE_S: Final = 30
 SESSION_EXPIRY_S: Final = 24 * 3600  # how long a broker keeps what we missed (MQTT 5; others decide themselves)
 RECEIVE_MAX: Final = 2048  # unacknowledged messages that an MQTT 5 broker may have under way to us
+READS_AT_ONCE: Final = 64
 PACKET_BYTES_MAX: Final = 1024 * 1024  # an MQTT 5 broker drops longer ones itself
 
 Version = Literal["5", "3.1.1"]
@@ -72,14 +73,17 @@ class Wire:
     """
 
     def __init__(self, address: Address, version: Version, arrived: Callable[[Arrived], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self.session_present = False
-        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[str] = self._loop.create_future()
         self.publish_refused: str | None = None  # what an MQTT 5 broker answered to our last QoS 1 publish
         self._arrived = arrived
         self._last_words = "the connection was lost"
         self._client = _client(address, version)
         self._inner = self._client._client
         self._watch: asyncio.Task[None] | None = None
+        self._heard = 0
+        self._paused = False
         self._take_over(self._inner)
 
     async def open(self) -> None:
@@ -140,6 +144,18 @@ class Wire:
         if not self.gone.done():
             self._inner.ack(mid, 1)
 
+    def pause(self) -> None:
+        """Read no more until `resume`: the broker fills the connection and waits. May be called by `arrived`."""
+        self._paused = True
+        if (sock := self._inner.socket()) is not None:
+            self._loop.remove_reader(sock.fileno())
+
+    def resume(self) -> None:
+        if self._paused and not self.gone.done() and (sock := self._inner.socket()) is not None:
+            self._paused = False
+            self._loop.add_reader(sock.fileno(), self._read)
+            self._loop.call_soon(self._read)  # TLS may hold what the socket does not show any more
+
     def fail(self, why: str) -> None:
         """Give the connection up: it is `gone` from now on, and must be closed."""
         if not self.gone.done():
@@ -171,6 +187,7 @@ class Wire:
 
     def _take_over(self, inner: paho.Client) -> None:
         on_connect, on_disconnect, on_publish = inner.on_connect, inner.on_disconnect, inner.on_publish
+        on_socket_open = inner.on_socket_open
 
         def connected(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
             self.session_present = bool(flags.session_present)
@@ -180,25 +197,58 @@ class Wire:
             if flags.is_disconnect_packet_from_server:
                 self._last_words = f"the broker ended the connection: {reason}"
             on_disconnect(client, data, flags, reason, properties)  # type: ignore[misc, call-arg]
-            # aiomqtt would wait the whole ANSWER_S for a broker that hung up without a word.
-            if not self._client._connected.done():
-                self._client._connected.set_exception(aiomqtt.MqttError(HUNG_UP))
+            self._hung_up()
 
         def published(client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
             if reason.value >= REFUSED:
                 self.publish_refused = str(reason)
             on_publish(client, data, mid, reason, properties)  # type: ignore[misc, call-arg]
 
+        def opened(client: Any, data: Any, sock: Any) -> None:
+            on_socket_open(client, data, sock)  # type: ignore[misc]
+            # Called in the connecting thread. Ours comes after aiomqtt's own and takes its place.
+            self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read)
+
+        inner.on_socket_open = opened
         inner.on_connect, inner.on_disconnect, inner.on_publish = connected, disconnected, published
         inner.on_message = self._on_message
         inner.manual_ack_set(True)
         inner.connect_timeout = CONNECT_S
+
+    def _read(self) -> None:
+        """Read packets while each brings a message, up to READS_AT_ONCE: one turn of the loop for many."""
+        for _ in range(READS_AT_ONCE):
+            if self._paused or self._inner.socket() is None:
+                return
+            heard = self._heard
+            try:
+                self._inner.loop_read()
+            except Exception as why:  # paho raises whatever it stumbles over in a packet
+                self._last_words = f"the broker sent what is not MQTT: {why!r}"
+                self._inner._sock_close()
+                self._hung_up()
+                return
+            if self._heard == heard and not self._is_pending():
+                return
+        if self._is_pending():
+            self._loop.call_soon(self._read)
+
+    def _is_pending(self) -> bool:
+        pending = getattr(self._inner.socket(), "pending", None)  # TLS and WebSocket have it
+        return bool(pending and pending())
+
+    def _hung_up(self) -> None:
+        # aiomqtt would wait the whole ANSWER_S for a broker that hung up without a word.
+        if not self._client._connected.done():
+            self._client._connected.set_exception(aiomqtt.MqttError(HUNG_UP))
+        self.fail(self._last_words)
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
+        self._heard += 1
         self._arrived(Arrived(topic, bytes(message.payload), message.qos, message.mid, message.dup, message.retain))
 
     @property

@@ -124,16 +124,16 @@ class MqttBridge:
             may_store.set()
             await _last_words(storing)
             await wire.close()
-            self.counts.dropped += inbox.dropped
 
     async def _open(self, inbox: Inbox) -> Wire:
         address = await asyncio.to_thread(self._where.resolve)
 
         def arrived(message: Arrived) -> None:
             self.counts.received += message.topic != self._test.topic
-            if not inbox.offer(self._within_limits(message)):
-                self.counts.overruns += not wire.gone.done()
-                wire.fail("more waits to be stored than memory allows: the broker is asked to send it again")
+            inbox.put(self._within_limits(message))
+            if inbox.is_full:
+                self.counts.pauses += 1
+                wire.pause()
 
         wire = Wire(address, self._version, arrived)
         await wire.open()
@@ -145,9 +145,12 @@ class MqttBridge:
     async def _while_connected(self, wire: Wire, may_store: asyncio.Event) -> str:
         tasks: list[asyncio.Task[None]] = []
         try:
+            if wire.session_present:
+                # Reports come already, perhaps so many that the answer to a subscription would wait behind them.
+                await self._let_in(may_store)
             await self._subscribe(wire)
-            await self._tell_up()
-            may_store.set()  # not before: what is written about the outage stands before the first report
+            await self._let_in(may_store)
+            self._tell_up()
             tasks += [
                 asyncio.create_task(self._test_itself(wire), name=f"bridge {self.name} self-test"),
                 asyncio.create_task(self._send_replies(wire), name=f"bridge {self.name} replies"),
@@ -161,6 +164,13 @@ class MqttBridge:
             await asyncio.gather(*tasks, return_exceptions=True)
         self._test.cut_off()
         return why
+
+    async def _let_in(self, may_store: asyncio.Event) -> None:
+        """Begin to store, once the listener has heard: what is written about the outage stands before the reports."""
+        if not may_store.is_set():
+            await self._around.listener.up(self.name, self._away_since_ns)
+            self._away_since_ns = None
+            may_store.set()
 
     async def _subscribe(self, wire: Wire) -> None:
         """Always: the session may be new, and a broker that kept it takes it for the same subscription."""
@@ -195,6 +205,8 @@ class MqttBridge:
             entries = [entry for message in batch if (entry := self._entry(message)) is not None]
             await self._append(entries)
             self._acknowledge(wire, batch)
+            if not inbox.is_full:
+                wire.resume()
 
     async def _take(self, inbox: Inbox) -> list[Arrived]:
         while self._in_backlog or self._test.is_under_way:
@@ -291,11 +303,9 @@ class MqttBridge:
 
     # What operators and the app hear.
 
-    async def _tell_up(self) -> None:
+    def _tell_up(self) -> None:
         again, self._been_up = self._been_up, True
         self.counts.reconnects += again
-        await self._around.listener.up(self.name, self._away_since_ns)
-        self._away_since_ns = None
         self.counts.connected = True
         self._why_down, self._told_down = None, False
         log.info("bridge.up", bridge=self.name, mqtt=self._version, again=again)

@@ -1,16 +1,19 @@
 """The bridge against a real Mosquitto: stored before acknowledged, back after every loss, and in its own words."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bridging import ListenerDouble, LogDouble, running, source, until
+from bridging import DEADLINE_S, ListenerDouble, LogDouble, running, source, until
 from mosquitto import Mosquitto
 from mqtt_load import Publisher
 
 from config.model import Bridge
 
+ROOT = Path(__file__).parents[2]
 TOPIC = "$aws/things/{}/defender/metrics/{}"
 
 
@@ -267,3 +270,69 @@ async def test_a_backlog_of_20000_survives_losing_the_broker_in_its_midst(broker
         await broker.start()
         await until(lambda: len(set(log.payloads)) == many, deadline_s=90)
     assert sorted(map(int, log.payloads)) == list(range(many)), "each exactly once"
+
+
+CHILD = """
+import asyncio, sys
+from bridging import LogDouble, source
+from config.model import Bridge
+
+async def main():
+    log = LogDouble()
+    log.gate.clear()
+    bridge = source(Bridge(name="plant", url=sys.argv[1]), log)
+    task = asyncio.create_task(bridge.run())
+    while not bridge.counts.connected:
+        await asyncio.sleep(0.01)
+    print("connected", flush=True)
+    while not log.waiting:
+        await asyncio.sleep(0.01)
+    print("holding", flush=True)
+    await task
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_killed_between_receipt_and_storage_loses_nothing(broker: Mosquitto) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, f"mqtt://127.0.0.1:{broker.port}", stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    async with asyncio.timeout(DEADLINE_S):
+        assert await child.stdout.readline() != b""  # a log line or "connected": either way it lives
+        await publish(broker, *(("p1", "json", b"%d" % i) for i in range(200)))
+        while await child.stdout.readline() != b"holding\n":
+            continue
+    child.kill()
+    await child.wait()
+
+    log = LogDouble()
+    async with running(source(plant(broker), log)):
+        await until(lambda: len(log.entries) == 200)
+    assert log.payloads == [b"%d" % i for i in range(200)]
+
+
+def test_it_does_the_same_on_uvloop(tmp_path: Path) -> None:
+    """The daemon runs on uvloop, whose sockets and readers are others."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def story() -> list[bytes]:
+        broker = Mosquitto(tmp_path / "uv")
+        await broker.start()
+        log = LogDouble()
+        bridge = source(plant(broker), log, waiting_bytes_max=2_000)
+        async with running(bridge):
+            await flood(broker, 2_000)
+            await until(lambda: len(log.entries) == 2_000)
+            broker.kill()
+            await until(lambda: not bridge.counts.connected)
+            await broker.start()
+            await until(lambda: bridge.counts.connected)
+            await publish(broker, ("p1", "json", b"after"))
+            await until(lambda: len(log.entries) == 2_001)
+        broker.kill()
+        return log.payloads
+
+    assert uvloop.run(story()) == [*(b"%d" % i for i in range(2_000)), b"after"]
