@@ -16,7 +16,7 @@ class Clock(Protocol):
         ...
 
     def monotonic_ns(self) -> int:
-        """ns since some moment. For spans, deadlines and sleeping."""
+        """Nanoseconds since some moment. For spans, deadlines and sleeping."""
         ...
 
     async def sleep_until(self, deadline_ns: int) -> None:
@@ -41,12 +41,12 @@ class SystemClock:
     async def sleep_until(self, deadline_ns: int) -> None:
         # asyncio may wake a hair early (its clock has its own resolution): the promise is ">=", hence the loop.
         await asyncio.sleep(max(0, deadline_ns - self.monotonic_ns()) / NS)
-        while (left_ns := deadline_ns - self.monotonic_ns()) > 0:
+        while (left_ns := deadline_ns - self.monotonic_ns()) > 0:  # noqa: ASYNC110  # an event has no clock
             await asyncio.sleep(left_ns / NS)
 
 
 class VirtualClock:
-    """A clock that stands still until `advance`: sleepers wake in the order of their deadlines, without real waiting."""
+    """A clock that stands still until `advance`: sleepers wake in the order of their deadlines, without waiting."""
 
     def __init__(self, now_ns: int = 0) -> None:
         self._wall_ns = now_ns

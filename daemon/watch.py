@@ -71,14 +71,16 @@ class Watch:
         *,
         directories: Iterable[Path] = (),
         wakeups: Wakeups = file_events,
+        rest_s: float = LOOK_S,
     ) -> None:
         """`sources`: files, as they were named (symlinks not resolved). `directories`: further ones in which a new
         YAML or JSON file matters, such as that of a glob without a match so far; those of the sources are included.
 
-        `changed` must not raise; while it runs no further change is looked at, and one that came meanwhile is seen after.
+        `changed` must not raise; while it runs no further change is looked at: one that came meanwhile is seen after.
         """
         self._changed = changed
         self._wakeups = wakeups
+        self._rest_s = rest_s  # between looks where the system refuses to watch
         self._stop = asyncio.Event()  # ends one round of watching: for other directories, or for good
         self._closed = False
         self._sources: frozenset[Path] = frozenset()
@@ -132,7 +134,7 @@ class Watch:
 
     async def _rest(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(self._rest_s):
                 await self._stop.wait()
         except TimeoutError:
             return

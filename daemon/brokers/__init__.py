@@ -1,4 +1,4 @@
-"""Brokers that are not ours. One file per kind, found by searching this package: `BROKER` in each says what it serves."""
+"""Brokers that are not ours: one file per kind, found by searching this package for its `BROKER`."""
 
 import sys
 from functools import cache

@@ -77,7 +77,7 @@ class Source(Protocol):
     """A connection to one broker, made again whenever it is lost, until `run` is cancelled.
 
     At least once: a message that the broker expects an acknowledgement for is acknowledged after the log has stored
-    it, never before, and in the order of receipt. When the log is slow the broker waits: what is held in memory is bounded.
+    it, never before, and in the order of receipt. While the log is slow the broker waits: memory is bounded.
     """
 
     name: str

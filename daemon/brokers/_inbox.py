@@ -10,8 +10,9 @@ WAITING_MAX: Final = 65_536  # messages; an empty one costs memory too
 
 
 class Inbox:
-    """Buffered: yes. When full: it says so, and the sender stops reading: the broker waits. It takes what comes all the
-    same, so it may hold one message more than the bound. Senders: one (the connection). Receivers: one (the store loop).
+    """Buffered: yes. When full: it says so, and the sender stops reading, so that the broker waits; what comes all the
+    same is taken, which may be one message more than the bound. Senders: one (the connection). Receivers: one (the
+    store loop).
     """
 
     def __init__(self, bytes_max: int) -> None:

@@ -1,7 +1,7 @@
 """What a broker does with our own message: decides whether devices get replies, and says it in words.
 
 On each connection one message goes out to ourselves, to a reply topic under the prefix, and is listened for. Where
-replies are off it goes to a topic of our own instead: then it only marks the end of the backlog (daemon/brokers/mqtt.py).
+replies are off it goes to a topic of our own instead, and only marks the end of the backlog (daemon/brokers/mqtt.py).
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class SelfTest:
         return self.verdict in _TAKES_REPLIES
 
     def may_reply(self) -> bool:
-        """Whether replies may go out now; with `auto` not before it is known, for one too many may cost the connection."""
+        """Whether replies may go out now; with `auto` not before it is known: one may cost the connection."""
         return self._mode == "on" or (self._mode == "auto" and self.is_good)
 
     def may_yet_reply(self) -> bool:

@@ -57,7 +57,7 @@ def _host_and_port(options: Bridge, url: SplitResult) -> tuple[str, int]:
 class _ClosedOnFailure(ssl.SSLSocket):
     """paho forgets the socket of a handshake that failed; it would stay open until the collector comes by."""
 
-    def do_handshake(self, block: bool = False) -> None:
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT002  # the standard library's signature
         try:
             super().do_handshake(block)
         except BaseException:

@@ -1,9 +1,11 @@
-"""The one place that knows aiomqtt's and paho's insides: acknowledging by hand, making the broker wait, and ending for good.
+"""The one place that knows the insides of aiomqtt and paho: acknowledging by hand, making the broker wait, ending.
 
 aiomqtt 2.5 acknowledges a message when it arrives, discards what its queue can't hold, and hides whether the broker
-kept our session. paho, inside it, can do all this properly; so its callbacks and its socket come here first. Nothing else in the
-daemon may touch `_client`, `_connected` or `_disconnected`; an upgrade of aiomqtt is checked by the tests of this file.
+kept our session. paho, inside it, can do all this properly; so its callbacks and its socket come here first. Nothing
+else in the daemon may touch `_client`, `_connected` or `_disconnected`; an upgrade of aiomqtt is checked by
+tests/edge/test_bridge.py.
 """
+# ruff: noqa: SLF001  (reaching inside is what this file is for)
 
 import asyncio
 import contextlib
@@ -223,7 +225,7 @@ class Wire:
             heard = self._heard
             try:
                 self._inner.loop_read()
-            except Exception as why:  # paho raises whatever it stumbles over in a packet
+            except Exception as why:  # noqa: BLE001  # paho raises whatever it stumbles over in a packet
                 self._last_words = f"the broker sent what is not MQTT: {why!r}"
                 self._inner._sock_close()
                 self._hung_up()

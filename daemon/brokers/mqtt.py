@@ -3,11 +3,11 @@
 A message is acknowledged after the log has stored it, in the order of receipt; one that comes again because only the
 acknowledgement was lost is recognised (same packet identifier, DUP, same content) and not stored twice.
 
-**The backlog.** What a broker kept for us while we were away is marked `Detectd-Backlog: 1`, because its reports come in
-a burst and must not be throttled (design.md §4). MQTT has no sign for the end of it. So after subscribing we publish a
-message to ourselves: it queues behind what the broker kept, and all that comes before it is backlog. Where a broker
-does not give it back, the backlog ends with the first QUIET_S without a message, or after BACKLOG_S. Only a session that
-the broker kept has a backlog. The same message is the self-test (daemon/brokers/_selftest.py).
+**The backlog.** What a broker kept for us while we were away is marked `Detectd-Backlog: 1`, because its reports come
+in a burst and must not be throttled (design.md §4). MQTT has no sign for the end of it. So after subscribing we publish
+a message to ourselves: it queues behind what the broker kept, and all that comes before it is backlog. Where a broker
+does not give it back, the backlog ends with the first QUIET_S without a message, or after BACKLOG_S. Only a session
+that the broker kept has a backlog. The same message is the self-test (daemon/brokers/_selftest.py).
 """
 
 import asyncio
@@ -227,7 +227,7 @@ class MqttBridge:
         self._test.missed()
 
     def _entry(self, message: Arrived) -> Entry | None:
-        """The log entry for a message; None for one that only wants an acknowledgement. Called in the order of receipt."""
+        """The log entry for a message; None for one that only wants an acknowledgement. In the order of receipt."""
         if message.topic == self._test.topic:
             if self._test.heard(message.payload):
                 self._in_backlog = False
@@ -251,7 +251,7 @@ class MqttBridge:
         while entries:
             try:
                 await self._around.log.append_many(entries)
-            except Exception as why:  # the boundary to the log: whatever ails it, these entries must get there
+            except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, these entries must get there
                 failures += 1
                 tell = log.warning if failures == 1 else log.debug
                 tell("bridge.log_unreachable", bridge=self.name, entries=len(entries), why=str(why))

@@ -65,7 +65,7 @@ def guarded(open_loopback: bool, meter: Meter) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        with _busy(request):
+        with _Busy(request):
             response = await _answer(request, handler, open_loopback, meter)
         meter.answered(response.status)
         return response
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
 CONNECTIONS: Final[web.AppKey[Connections]] = web.AppKey("connections", Connections)
 
 
-class _busy:
+class _Busy:
     """Tells the connection of a request that it is busy, for as long as the block lasts."""
 
     def __init__(self, request: web.Request) -> None:
@@ -261,4 +261,4 @@ def _is_loopback(name: str) -> bool:
 
 def _abort(transport: asyncio.BaseTransport) -> None:
     # Every stream transport can abort; the type that a protocol is promised does not say so.
-    cast(asyncio.WriteTransport, transport).abort()
+    cast("asyncio.WriteTransport", transport).abort()

@@ -46,7 +46,7 @@ class Server:
         """
         host, port = split_listen(self.address)
         # Before setup: it freezes the application.
-        connections = guards.Connections(lambda: self._protocol(), self._meter)
+        connections = guards.Connections(self._protocol, self._meter)
         self._app[guards.CONNECTIONS] = connections
         await self._runner.setup()
         try:

@@ -162,7 +162,7 @@ async def test_what_is_not_http_is_refused_without_a_stack_trace() -> None:
         writer.write(b"\x16\x03\x01 not http\r\n\r\n")
         answer = await reader.read()
         writer.close()
-    assert answer.startswith(b"HTTP/1.0 400") or answer.startswith(b"HTTP/1.1 400")
+    assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
     assert b"Traceback" not in answer
 
 

@@ -13,7 +13,6 @@ from daemon.http import ops
 from daemon.http.server import Server, application, split_listen
 from daemon.telemetry import Telemetry
 
-
 RELOADED = ops.Reloaded(generation=7, changed=True)
 
 
