@@ -60,7 +60,7 @@ class LogHost:
         self._server = server
         self.reader = LogReader(access, identity.stream, on_state=news.reading)
         self.writer = LogWriter(access)
-        news.reader = self.reader
+        news.pokes = (self.reader.poke, self.writer.poke)
 
     @property
     def mqtt(self) -> str | None:
@@ -105,7 +105,7 @@ class News:
     def __init__(self, on_state: Callable[[str], None], telemetry: Telemetry, clock: Clock) -> None:
         self._on_state, self._telemetry, self._clock = on_state, telemetry, clock
         self._refusals = RateLimited(per_s=1)
-        self.reader: LogReader | None = None
+        self.pokes: tuple[Callable[[], None], ...] = ()
 
     def reading(self, state: str, why: str) -> None:
         """Of the reader's connection."""
@@ -120,8 +120,9 @@ class News:
                 self._telemetry.nats_restarts.inc()
             case "reconciled":
                 self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
-            case "opened" if self.reader is not None:
-                self.reader.poke()
+            case "started":
+                for poke in self.pokes:
+                    poke()
             case "publish_refused" | "subscribe_refused":
                 self._telemetry.nats_violations.inc(count)
             case "mqtt5_refused":
@@ -148,7 +149,7 @@ async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_s
     there = Access((endpoint.url,), endpoint.user, endpoint.password)
     if not prologue.started:  # a server that was adopted with its devices in it: nothing had to be prepared
         await _say_started(there, prologue, server.identity)
-    return LogHost(there, server.identity, server, news)
+    return await _started(LogHost(there, server.identity, server, news))
 
 
 async def _elsewhere(settings: Settings, prologue: Prologue, news: News) -> LogHost:
@@ -159,7 +160,12 @@ async def _elsewhere(settings: Settings, prologue: Prologue, news: News) -> LogH
         await prologue(nc, identity)
     finally:
         await nc.close()
-    return LogHost(there, identity, None, news)
+    return await _started(LogHost(there, identity, None, news))
+
+
+async def _started(host: LogHost) -> LogHost:
+    await host.writer.start()
+    return host
 
 
 async def _say_started(there: Access, prologue: Prologue, identity: LogIdentity) -> None:
