@@ -7,8 +7,9 @@ part keeps anyway (a queue's length, a bridge's totals) are read from there at t
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,13 @@ LATENCY_S: Final = (
 WORK_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 Read = Callable[[], float]
+
+
+class BridgeCounts(Protocol):
+    """What a bridge keeps of itself (daemon/brokers/_base.py); it also has every name of BRIDGE_TOTALS."""
+
+    connected: bool
+    last_message_ns: int
 
 
 class Total:
@@ -130,6 +138,13 @@ class Telemetry:
 
     def refused(self, reason: str) -> None:
         self.http_refused.labels(reason).inc()
+
+    def watch_bridge(self, bridge: str, counts: BridgeCounts) -> None:
+        """Read a bridge's numbers from where it keeps them, until `forget_bridge`."""
+        self.bridge_connected.labels(bridge).set_function(lambda: float(counts.connected))
+        self.bridge_last_message.labels(bridge).set_function(lambda: counts.last_message_ns / 1e9)
+        for name, total in self.bridge_totals.items():
+            total.read_from(partial(getattr, counts, name), bridge)
 
     # Labels that went with the configuration: a removed receiver would be shown for ever.
 

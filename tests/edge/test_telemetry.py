@@ -25,10 +25,7 @@ def used() -> Telemetry:
     telemetry.deliveries.labels("ops", "delivered").inc()
     telemetry.outbox_depth.labels("ops").set(1)
     telemetry.outbox_oldest_age.labels("ops").set(1.5)
-    telemetry.bridge_connected.labels("plant").set(1)
-    telemetry.bridge_last_message.labels("plant").set(1.7e9)
-    for total in telemetry.bridge_totals.values():
-        total.read_from(lambda: 7, "plant")
+    telemetry.watch_bridge("plant", Counts(received=7, connected=True, last_message_ns=1_700_000_000_500_000_000))
     for total in (telemetry.replies_sent, telemetry.replies_dropped, telemetry.logs_suppressed):
         total.read_from(lambda: 5)
     telemetry.latency.observe(np.array([0.0004, 0.002, 7.0]))
@@ -94,11 +91,13 @@ def test_a_batch_of_latencies_fills_the_buckets_as_one_by_one_would() -> None:
 
 def test_a_total_is_read_at_the_moment_of_the_scrape() -> None:
     telemetry, counts = Telemetry(), Counts()
-    telemetry.bridge_totals["stored"].read_from(lambda: counts.stored, "plant")
-    key = ("detectd_bridge_stored_total", (("bridge", "plant"),))
-    assert samples(telemetry)[key] == 0
-    counts.stored = 12
-    assert samples(telemetry)[key] == 12
+    telemetry.watch_bridge("plant", counts)
+    counts.stored, counts.connected, counts.last_message_ns = 12, True, 1_700_000_000_500_000_000
+    label = (("bridge", "plant"),)
+    shown = samples(telemetry)
+    assert shown["detectd_bridge_stored_total", label] == 12
+    assert shown["detectd_bridge_connected", label] == 1
+    assert shown["detectd_bridge_last_message_timestamp_seconds", label] == 1_700_000_000.5
 
 
 def test_every_total_of_a_bridge_is_something_that_a_bridge_counts() -> None:

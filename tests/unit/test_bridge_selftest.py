@@ -14,19 +14,19 @@ class Told:
         self.count += 1
 
 
-def tested_with(replies: str = "auto", told: Told | None = None) -> SelfTest:
+def selftest(replies: str = "auto", told: Told | None = None) -> SelfTest:
     return SelfTest(Bridge(name="plant", url="mqtt://b", replies=replies), "detectd-plant", told or Told())  # type: ignore[arg-type]
 
 
 def test_before_anything_is_known_replies_wait_and_are_kept() -> None:
-    fresh = tested_with()
+    fresh = selftest()
     assert not fresh.may_reply()
     assert fresh.may_yet_reply()
 
 
 def test_a_message_that_comes_back_lets_replies_out() -> None:
     told = Told()
-    tested = tested_with(told=told)
+    tested = selftest(told=told)
     payload = tested.begin(now_ns=5)
     assert payload is not None
     assert tested.heard(payload)
@@ -36,7 +36,7 @@ def test_a_message_that_comes_back_lets_replies_out() -> None:
 
 
 def test_the_message_of_an_earlier_connection_proves_nothing() -> None:
-    tested = tested_with()
+    tested = selftest()
     earlier = tested.begin(now_ns=5)
     tested.begin(now_ns=6)
     assert earlier is not None
@@ -46,7 +46,7 @@ def test_the_message_of_an_earlier_connection_proves_nothing() -> None:
 
 
 def test_a_message_that_never_comes_back_stops_replies() -> None:
-    tested = tested_with()
+    tested = selftest()
     tested.begin(now_ns=5)
     tested.missed()
     assert tested.verdict is Verdict.MISSING
@@ -54,7 +54,7 @@ def test_a_message_that_never_comes_back_stops_replies() -> None:
 
 
 def test_one_that_comes_back_late_corrects_the_verdict() -> None:
-    tested = tested_with()
+    tested = selftest()
     payload = tested.begin(now_ns=5)
     tested.missed()
     assert payload is not None
@@ -63,13 +63,13 @@ def test_one_that_comes_back_late_corrects_the_verdict() -> None:
 
 
 def test_a_wait_that_ends_without_a_message_under_way_judges_nothing() -> None:
-    tested = tested_with()
+    tested = selftest()
     tested.missed()
     assert tested.verdict is Verdict.UNTRIED
 
 
 def test_one_lost_connection_is_no_proof_and_the_second_in_a_row_is() -> None:
-    tested, verdicts = tested_with(), list[Verdict]()
+    tested, verdicts = selftest(), list[Verdict]()
     for now_ns in (5, 6):
         tested.begin(now_ns)
         tested.cut_off()
@@ -79,7 +79,7 @@ def test_one_lost_connection_is_no_proof_and_the_second_in_a_row_is() -> None:
 
 
 def test_a_success_between_two_lost_connections_clears_the_broker() -> None:
-    tested = tested_with()
+    tested = selftest()
     tested.begin(now_ns=5)
     tested.cut_off()
     payload = tested.begin(now_ns=6)
@@ -92,7 +92,7 @@ def test_a_success_between_two_lost_connections_clears_the_broker() -> None:
 
 
 def test_a_refusal_is_learnt_once() -> None:
-    tested = tested_with()
+    tested = selftest()
     tested.begin(now_ns=5)
     tested.refused()
     assert tested.verdict is Verdict.REFUSED
@@ -100,21 +100,21 @@ def test_a_refusal_is_learnt_once() -> None:
 
 
 def test_where_we_may_not_listen_replies_are_sent() -> None:
-    tested = tested_with()
+    tested = selftest()
     tested.unheard()
     assert tested.may_reply()
 
 
 @pytest.mark.parametrize("outcome", ["refused", "missed", "unheard"])
 def test_on_means_on_whatever_is_found(outcome: str) -> None:
-    tested = tested_with("on")
+    tested = selftest("on")
     tested.begin(now_ns=5)
     getattr(tested, outcome)()
     assert tested.may_reply()
 
 
 def test_off_means_off_and_touches_no_topic_of_a_device() -> None:
-    tested = tested_with("off")
+    tested = selftest("off")
     payload = tested.begin(now_ns=5)
     assert payload is not None
     assert tested.heard(payload)
