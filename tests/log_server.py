@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,9 +22,9 @@ UP_WITHIN_S = 20.0
 class LogServer:
     """`start` and `kill` as often as you like: port and store stay the same."""
 
-    def __init__(self, folder: Path, *, extra: str = "") -> None:
+    def __init__(self, folder: Path, *, extra: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.port, self.mqtt_port = _free_port(), _free_port()
-        self.access = Access((f"nats://127.0.0.1:{self.port}",), "daemon", "s3cret")
+        self.access = Access((f"nats://127.0.0.1:{self.port}",), "daemon", "s3cret", tls)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._config = folder / "server.conf"
