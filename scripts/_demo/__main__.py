@@ -59,7 +59,8 @@ async def _demo(folder: Path, for_s: float | None, screen: Console | None) -> No
         _say(f"ready: {await _page(serving.url)} · MQTT on 127.0.0.1:{written.mqtt_port} · files in {folder}")
         board = _board(written, serving.url, receiver)
         await _play(board, serving, stop, for_s, screen)
-        _say(f"ending: {board.raised} alarms raised, {board.ended} ended, {board.fleet.counts['reports']} reports sent")
+        await serving.stop()
+        _say(f"ended: {board.raised} alarms raised, {board.ended} ended, {board.fleet.counts['reports']} reports sent")
 
 
 async def _play(board: Board, serving: Serving, stop: Stop, for_s: float | None, screen: Console | None) -> None:

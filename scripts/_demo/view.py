@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 FRAME_S: Final = 0.25
+WIDE: Final = 100
 _COLORS: Final = {"in-alarm": "bold red", "alarm-cleared": "green", "alarm-invalidated": "yellow"}
 
 
@@ -125,7 +126,7 @@ class Alarms:
         shown = alarms if len(alarms) <= room else alarms[: room - 1]
         table = _table()
         for alarm in shown:
-            table.add_row(clock(alarm.received_s), alarm.thing, *_what(alarm), style="red")
+            table.add_row(clock(alarm.received_s), alarm.thing, *_what(alarm, options), style="red")
         if len(shown) < len(alarms):
             table.add_row("", f"… {len(alarms) - len(shown)} more")
         yield table
@@ -141,7 +142,7 @@ class Deliveries:
         table = _table(types=True)
         for delivery in list(self._board.deliveries)[: options.height or options.max_height]:
             kind = Text(delivery.type, _COLORS.get(delivery.type, ""))
-            table.add_row(clock(delivery.received_s), kind, delivery.thing, *_what(delivery))
+            table.add_row(clock(delivery.received_s), kind, delivery.thing, *_what(delivery, options))
         yield table
 
 
@@ -151,11 +152,12 @@ def _table(*, types: bool = False) -> Table:
     if types:
         table.add_column(no_wrap=True, width=17)
     table.add_column(no_wrap=True, width=10)
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     return table
 
 
-def _what(delivery: Delivery) -> tuple[str, str]:
+def _what(delivery: Delivery, options: ConsoleOptions) -> tuple[str, str]:
     value = "" if delivery.value is None else shortened(delivery.value)
-    return f"{delivery.profile}/{delivery.behavior}", value
+    is_wide = options.max_width >= WIDE
+    return f"{delivery.profile}/{delivery.behavior}" if is_wide else delivery.behavior, value

@@ -1,0 +1,59 @@
+"""How the daemon starts, ends and refuses, seen from outside."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from system_tools import PORTS, Daemon, Hooks, children_of, profile, report, send, serving, write
+
+pytestmark = pytest.mark.system
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    async with Hooks() as hooks, serving(write(tmp_path, hooks)) as daemon:
+        assert daemon.nats_pids() != []
+        await send(daemon.mqtt, "t1", report(1, ports=[4444]))
+        daemon.signal(number)
+        assert await daemon.ended() == 0
+        assert children_of(daemon.data_dir) == []
+
+
+async def test_a_report_that_was_acknowledged_before_the_signal_is_judged_by_the_next_start(tmp_path: Path) -> None:
+    async with Hooks() as hooks, serving(write(tmp_path, hooks)) as daemon:
+        await send(daemon.mqtt, "t1", report(1, ports=[4444]))
+        assert await daemon.stop() == 0
+        await daemon.start()
+        await hooks.seen("t1", "ports", "in-alarm")
+        assert len(hooks.arrivals) == 1
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    async with serving(write(tmp_path)) as daemon:
+        daemon.signal(signal.SIGTERM)
+        daemon.signal(signal.SIGTERM)
+        # Both may be taken as one where the first was not heard yet: then it is a clean end.
+        assert await daemon.ended(within_s=20) in {0, 128 + signal.SIGTERM, -signal.SIGTERM}
+        assert children_of(daemon.data_dir) == []
+
+
+async def test_a_bad_configuration_is_refused_with_every_place(tmp_path: Path) -> None:
+    config = write(tmp_path, profiles=[profile(PORTS | {"metric": "aws:no-such-metric"})], nonsense=1)
+    daemon = Daemon(config)
+    await daemon.start(ready=False)
+    assert await daemon.ended() == 1
+    lines = [line for line in daemon.log_path.read_text().splitlines() if line.startswith(f"{config}:")]
+    assert any("nonsense" in line for line in lines), daemon.log()
+    assert any("aws:no-such-metric" in line for line in lines), daemon.log()
+    assert all(line.removeprefix(f"{config}:").split(":")[0].isdigit() for line in lines)
+    assert not daemon.data_dir.exists()
+
+
+async def test_two_daemons_do_not_share_a_data_directory(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    async with serving(config) as first:
+        second = Daemon(write(tmp_path / "two", data_dir="../data"))
+        await second.start(ready=False)
+        assert await second.ended() == 3
+        assert str(first.data_dir) in second.log_path.read_text()
+        assert (await first.get("/-/ready"))[0] == 200
