@@ -125,7 +125,8 @@ def _misfit(data: Any, wanted: Any) -> str | None:
 
 
 def _too_large(data: Any, wanted: Any) -> str | None:
-    too_large = wanted in {int, float} and isinstance(data, int) and not -(2**63) <= data < 2**64
+    """An integer beyond every float; how large an integer may be is for the checks to say."""
+    too_large = wanted is float and isinstance(data, int) and abs(data) >= 2**1023
     return "the number is too large" if too_large else None
 
 

@@ -171,7 +171,13 @@ def test_exactly_the_metrics_own_value_member_is_given(metric, value, message):
         ("aws:num-listening-tcp-ports", "less-than", {"count": -1}, "count", "count should be in range[0,"),
         ("aws:num-listening-tcp-ports", "less-than", {"count": 2**63}, "count", "count should be in range[0,"),
         ("aws:listening-tcp-ports", "in-port-set", {"ports": []}, "ports", "ports is empty"),
-        ("aws:listening-tcp-ports", "in-port-set", {"ports": [1, -1]}, "ports.1", "port -1 should be in range[0,65535]"),
+        (
+            "aws:listening-tcp-ports",
+            "in-port-set",
+            {"ports": [1, -1]},
+            "ports.1",
+            "port -1 should be in range[0,65535]",
+        ),
         ("aws:listening-tcp-ports", "in-port-set", {"ports": [65536]}, "ports.0", "port 65536 should be"),
         ("dns", "in-cidr-set", {"cidrs": ["10.0.0.0/33"]}, "cidrs.0", '"10.0.0.0/33" is no IPv4 or IPv6 address'),
         ("dns", "in-cidr-set", {"cidrs": ["10.0.0.0/8", "fe80::%1"]}, "cidrs.1", "is no IPv4"),
@@ -198,7 +204,11 @@ def test_every_element_of_a_value_is_possible(metric, operator, value, path, mes
         ("aws:num-listening-tcp-ports", "greater-than", {"count": 0}),
         ("aws:num-listening-tcp-ports", "less-than", {"count": 2**63 - 1}),
         ("aws:listening-tcp-ports", "in-port-set", {"ports": [0, 65535]}),
-        ("dns", "in-cidr-set", {"cidrs": ["192.168.100.14/24", "10.0.0.1", "::1", "2001:db8::5/32", "::ffff:1.2.3.4/120"]}),
+        (
+            "dns",
+            "in-cidr-set",
+            {"cidrs": ["192.168.100.14/24", "10.0.0.1", "::1", "2001:db8::5/32", "::ffff:1.2.3.4/120"]},
+        ),
         ("cpu_usage", "less-than", {"number": -1.5}),
         ("temps", "not-in-set", {"numbers": [-1, 0.5]}),
         ("services", "not-in-set", {"strings": ["a", ""]}),
@@ -217,7 +227,12 @@ def test_all_eleven_statistics_are_good(statistic):
 @pytest.mark.parametrize(
     ("metric", "criteria", "path", "message"),
     [
-        ("aws:all-bytes-out", {"statistic": "p95"}, "criteria.statisticalThreshold.statistic", "should be one of p0, p0.1"),
+        (
+            "aws:all-bytes-out",
+            {"statistic": "p95"},
+            "criteria.statisticalThreshold.statistic",
+            "should be one of p0, p0.1",
+        ),
         ("aws:all-bytes-out", {"statistic": "Average"}, "criteria.statisticalThreshold.statistic", "should be one of"),
         ("services", {"statistic": "p99"}, "criteria.statisticalThreshold", "can't have a statisticalThreshold"),
         ("aws:disconnect-duration", {"statistic": "p99"}, "criteria.statisticalThreshold", "can't have"),
@@ -375,7 +390,11 @@ def test_what_this_version_does_not_judge_is_warned_about():
     ],
 )
 def test_a_percentile_whose_outcome_is_foregone_is_warned_about(operator, statistic, begins):
-    criteria = {"comparisonOperator": operator, "statisticalThreshold": {"statistic": statistic}, "durationSeconds": 300}
+    criteria = {
+        "comparisonOperator": operator,
+        "statisticalThreshold": {"statistic": statistic},
+        "durationSeconds": 300,
+    }
     assert [message.startswith(f"Behavior B: {begins}") for message in warnings(behavior(criteria=criteria))] == [True]
 
 

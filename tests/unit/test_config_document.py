@@ -79,7 +79,9 @@ def test_the_place_of_what_is_not_there_is_the_nearest_that_is():
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("ab\"\\{}[],:é", max_size=4), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"\\{}[],:é', max_size=4), inner, max_size=4)
+        ),
         max_leaves=20,
     )
 )

@@ -119,13 +119,21 @@ def limit(operator, value, **more):
         ),
         (
             "aws:all-bytes-out",
-            {"comparisonOperator": "less-than-equals", "statisticalThreshold": {"statistic": "p99"}, "durationSeconds": 900},
+            {
+                "comparisonOperator": "less-than-equals",
+                "statisticalThreshold": {"statistic": "p99"},
+                "durationSeconds": 900,
+            },
             "alarms when aws:all-bytes-out over 15 min is not less than or equal to"
             " the p99 of all things of the profile's targets",
         ),
         (
             "cpu_usage",
-            {"comparisonOperator": "greater-than", "statisticalThreshold": {"statistic": "p0.1"}, "durationSeconds": 300},
+            {
+                "comparisonOperator": "greater-than",
+                "statisticalThreshold": {"statistic": "p0.1"},
+                "durationSeconds": 300,
+            },
             "alarms when cpu_usage over 5 min is not greater than the p0.1 of all things of the profile's targets",
         ),
         (

@@ -71,7 +71,9 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_secret(tmp_path / "pipe")
 
 
-@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o620, True)])
+@pytest.mark.parametrize(
+    ("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o620, True)]
+)
 def test_loose_permissions_warn(tmp_path, mode, warns):
     file = tmp_path / "key"
     file.write_text(TEXT)
