@@ -84,6 +84,7 @@ class Wire:
         self._client = _client(address, version)
         self._inner = self._client._client
         self._watch: asyncio.Task[None] | None = None
+        self._thread_done = asyncio.Event()
         self._heard = 0
         self._paused = False
         self._take_over(self._inner)
@@ -99,8 +100,11 @@ class Wire:
             await asyncio.shield(entering)
         except asyncio.CancelledError:
             # paho connects in a thread, which nobody can interrupt; left alone it would come back to a closed loop.
-            await asyncio.wait({entering}, timeout=CONNECT_S + 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_S + 1.0):
+                    await self._thread_done.wait()
             entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
             self._abandon()
             raise
         except aiomqtt.MqttError as why:
@@ -211,6 +215,15 @@ class Wire:
             # Called in the connecting thread. Ours comes after aiomqtt's own and takes its place.
             self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read)
 
+        connect = self._client._client_connect
+
+        def connect_in_thread() -> None:
+            try:
+                connect()
+            finally:
+                self._loop.call_soon_threadsafe(self._thread_done.set)
+
+        self._client._client_connect = connect_in_thread  # type: ignore[method-assign]
         inner.on_socket_open = opened
         inner.on_connect, inner.on_disconnect, inner.on_publish = connected, disconnected, published
         inner.on_message = self._on_message

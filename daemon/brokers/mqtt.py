@@ -70,7 +70,11 @@ class MqttBridge:
         failures = 0
         while True:
             began_ns = self._around.clock.monotonic_ns()
-            why = await self._connection()
+            try:
+                why = await self._connection()
+            except Exception as problem:  # isolation boundary: one bridge's bug is not the daemon's end
+                log.error("bridge.failed", bridge=self.name, exc_info=problem)
+                why = f"internal error: {problem!r}"
             lasted_s = (self._around.clock.monotonic_ns() - began_ns) / NS
             failures = 0 if lasted_s >= STABLE_S else failures + 1
             self._tell_down(why)

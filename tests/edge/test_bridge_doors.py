@@ -233,6 +233,60 @@ async def test_more_than_memory_allows_makes_the_broker_wait_and_costs_no_report
     assert [int(payload.split()[0]) for payload in log.payloads] == list(range(20))
 
 
+async def test_stopping_does_not_wait_for_a_broker_that_never_answers() -> None:
+    connected = asyncio.Event()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await stop.wait()
+        writer.close()
+
+    stop = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with running(source(plant(f"mqtt://127.0.0.1:{port}"), LogDouble()), connected=False):
+        await connected.wait()
+        async with asyncio.timeout(4):  # the broker's time to answer is 10 s
+            for task in [task for task in asyncio.all_tasks() if task.get_name() == "bridge under test"]:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+    stop.set()
+    server.close()
+
+
+async def test_a_broker_that_talks_nonsense_is_said_to_and_tried_again() -> None:
+    connections: list[int] = []
+
+    async def babbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await reader.read(100)
+        writer.write(b"\xf0\xff\xff\xff\xff\xff HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    listener = ListenerDouble()
+    server = await asyncio.start_server(babbling, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with running(source(plant(f"mqtt://127.0.0.1:{port}"), LogDouble(), listener), connected=False):
+        await until(lambda: len(connections) >= 3)
+    server.close()
+    assert len(listener.downs) == 1
+
+
+async def test_a_listener_that_fails_does_not_end_the_bridge(tmp_path: Path) -> None:
+    listener = ListenerDouble()
+
+    def fail_once() -> None:
+        listener.before_up = lambda: None
+        raise RuntimeError("a bug")
+
+    listener.before_up = fail_once
+    async with broker_with(tmp_path) as broker:
+        bridge = source(plant(f"mqtt://127.0.0.1:{broker.port}"), LogDouble(), listener)
+        async with running(bridge):
+            assert "a bug" in listener.downs[0]
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
