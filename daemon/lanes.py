@@ -103,7 +103,7 @@ class Lanes:
         if lane is None:
             self._open(notice, now_ns)
             return
-        held_back = lane.cut or lane.place in (Place.WAITING, Place.LOADING)
+        held_back = lane.cut or lane.place is Place.WAITING  # one that waits holds its head only
         lane.newest = notice.id
         if held_back:
             self.turned_away += 1

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -269,6 +269,24 @@ async def test_a_receiver_that_asks_for_time_is_left_alone_whatever_the_thing(da
     await eventually(lambda: len(ops.attempts) == 3)
 
 
+async def test_the_end_of_a_pause_wakes_things_that_did_not_fail(daemon: Daemon) -> None:
+    ops = Receiver(daemon.clock, lambda _: DOWN)
+    await daemon.start(ops=ops)
+    await daemon.store.commit([raised("p1")])
+    await eventually(lambda: bool(daemon.news))
+    await daemon.store.write(lambda con: con.execute("UPDATE outbox SET attempts = 9, due_ns = 0"))
+    await daemon.stop()
+    again = Receiver(daemon.clock, lambda _: Retry(Reason.THROTTLED, "HTTP 429", after_s=5))
+    await daemon.start(ops=again)
+    await eventually(lambda: len(daemon.news) == 2)  # p1 itself is due in 512 s
+    again.answer = lambda _: Delivered()
+    await daemon.store.commit([raised("p2")])
+    await daemon.clock.advance(4.9)
+    assert again.attempts == [("p1", "in-alarm")]
+    await daemon.clock.advance(0.2)
+    await eventually(lambda: again.attempts[1:] == [("p2", "in-alarm")])
+
+
 async def test_a_receiver_that_is_gone_gets_nothing_until_it_is_enabled(daemon: Daemon) -> None:
     ops, other = Receiver(daemon.clock, lambda _: Disabled(detail="HTTP 410")), Receiver(daemon.clock)
     await daemon.start(ops=ops, other=other)
@@ -481,7 +499,7 @@ async def test_stopping_cuts_off_a_receiver_that_does_not_answer_and_loses_nothi
 
 
 async def test_an_end_is_never_sent_before_its_beginning_was_delivered(daemon: Daemon) -> None:
-    answers = iter([DOWN, DOWN, Delivered(), DOWN, Delivered()])
+    answers: Iterator[Outcome] = iter([DOWN, DOWN, Delivered(), DOWN, Delivered()])
     ops = Receiver(daemon.clock, lambda _: next(answers))
     await daemon.start(ops=ops)
     await daemon.store.commit([raised("p1"), invalidated("p1")])

@@ -12,7 +12,7 @@ from actors.delivery import State
 from actors.effects import Transition
 from actors.notice import Notice
 from config.model import NS, Criteria, MetricValue, MlDetectionConfig, StatisticalThreshold
-from daemon.outbox import Backlog, Mark
+from daemon.outbox import Backlog, Mark, queued_of_thing
 from daemon.outbox import mark as write_marks
 from daemon.store import POISON_MAX, Store, StoreError
 from daemon.writer import StoreClosed
@@ -348,6 +348,15 @@ async def test_one_callers_bug_does_not_undo_the_work_of_others_in_its_group(sto
     assert isinstance(results[0], ZeroDivisionError)
     assert len(await store.active_violations()) == 1
     assert await store.get_meta("half") is None
+
+
+async def test_the_rows_of_one_thing_are_read_between_two_ids(store: Store) -> None:
+    store.route = lambda _: ("ops",)
+    await store.commit([raised("p1", episode) for episode in range(6)] + [raised("p2")])
+    rows = await store.read(lambda con: queued_of_thing(con, "ops", "p1", 2, 5, 2))
+    assert [row.id for row in rows] == [3, 4]
+    rows = await store.read(lambda con: queued_of_thing(con, "ops", "p1", 2, 5, 10))
+    assert [row.id for row in rows] == [3, 4, 5]
 
 
 async def test_everything_queued_is_one_transaction(store: Store) -> None:

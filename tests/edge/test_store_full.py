@@ -127,3 +127,20 @@ async def test_a_database_locked_by_another_process_is_waited_for(tmp_path: Path
             other.execute("COMMIT")
         assert len(await waiting) == 1
     assert heard[-1][0] == "ok"
+
+
+async def test_a_disk_that_fails_for_a_moment_does_nothing_twice(tmp_path: Path) -> None:
+    heard: Heard = []
+    failures = iter([True, True, False])
+
+    def flaky(con: sqlite3.Connection) -> None:
+        con.execute("INSERT INTO gaps (source, first, last, time_ns, reason) VALUES ('LOG', 1, 2, 3, '')")
+        if next(failures):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+    async with opened(tmp_path / "detectd.db", heard) as store:
+        await asyncio.gather(store.write(flaky), store.put_gap("LOG", 7, 8, ""))
+        assert sorted((gap.first, gap.last) for gap in await store.gaps()) == [(1, 2), (7, 8)]
+    assert heard == [("storage-failing", "disk I/O error"), ("ok", "")]

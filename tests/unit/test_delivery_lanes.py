@@ -87,6 +87,34 @@ def test_a_dropped_notice_is_not_sent_unless_it_is_in_flight() -> None:
     assert (len(lanes), lanes.size) == (0, 0)
 
 
+def test_a_lane_that_waits_holds_its_head_only_and_reads_the_rest_when_it_is_through() -> None:
+    lanes = fresh_lanes()
+    lanes.offer([notice(1), notice(2), notice(3)], 0)
+    assert launched(lanes) == [1]
+    lanes.put_back(notice(1), 1, due_ns=50, now_ns=0)
+    lanes.offer([notice(4)], 0)
+    assert (lanes.size, lanes.turned_away) == (1, 1)
+    lanes.wake(50)
+    assert launched(lanes) == [1]
+    lanes.land(replace(notice(1), attempts=1), 50)
+    lane = lanes.to_load()
+    assert lane is not None
+    assert (lane.last, lane.newest) == (1, 4)
+    lanes.loaded(lane, [notice(2), notice(4)], upto=4, asked=64, now_ns=50)  # 3 left the queue meanwhile
+    assert launched(lanes) == [2]
+
+
+def test_rows_that_all_left_the_queue_close_their_lane() -> None:
+    lanes = fresh_lanes()
+    lanes.offer([notice(1), notice(2)], 0)
+    assert launched(lanes) == [1]
+    lanes.reload(notice(1), 0)
+    lane = lanes.to_load()
+    assert lane is not None
+    lanes.loaded(lane, [], upto=2, asked=64, now_ns=0)
+    assert (len(lanes), lanes.must_load) == (0, False)
+
+
 class Outbox:
     """SQLite, in ten lines: the rows that are queued."""
 
@@ -107,6 +135,7 @@ def test_random_histories_send_every_row_once_and_in_order(rng: random.Random, s
     committed: dict[str, list[int]] = {}
     delivered: dict[str, list[int]] = {}
     in_flight: list[Notice] = []
+    unheard: list[Notice] = []  # committed; the worker has not been told yet
     now, next_id = 0, 1
 
     def commit() -> None:
@@ -116,7 +145,11 @@ def test_random_histories_send_every_row_once_and_in_order(rng: random.Random, s
         outbox.rows |= {row.id: row for row in batch}
         for row in batch:
             committed.setdefault(row.thing, []).append(row.id)
-        lanes.offer(batch, now)
+        unheard.extend(batch)
+
+    def hear() -> None:
+        lanes.offer(unheard, now)
+        unheard.clear()
 
     def read() -> None:
         if lanes.room > 0:
@@ -150,13 +183,26 @@ def test_random_histories_send_every_row_once_and_in_order(rng: random.Random, s
     def finish_somehow() -> None:
         finish(fail=rng.random() < 0.4)
 
+    steps: list[Callable[[], None]] = [commit, hear, read, launch, finish_somehow]
+    steps += [commit, hear, launch, lanes.rescan]
     for _ in range(rng.randint(5, 60)):
         now += rng.randint(0, 2)
-        steps: list[Callable[[], None]] = [commit, commit, read, launch, launch, lanes.rescan, finish_somehow]
+        steps: list[Callable[[], None]] = [
+            commit,
+            commit,
+            hear,
+            hear,
+            read,
+            launch,
+            launch,
+            lanes.rescan,
+            finish_somehow,
+        ]
         rng.choice(steps)()
         assert lanes.size <= size_max + 2 * things
     for _ in range(1000):
         now += 1
+        hear()
         read()
         launch()
         finish(fail=False)
