@@ -7,7 +7,7 @@ Before anything else enters the log after an outage, it says how long nothing co
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -26,7 +26,7 @@ from daemon.nats import NatsServer
 from daemon.reach import access, control
 from daemon.streams import LogIdentity, api, ensure
 from daemon.telemetry import Telemetry
-from daemon.wire import Access
+from daemon.wire import Access, publish_all
 
 OUTAGE_NS: Final = 60 * NS
 OFTEN: Final = frozenset({"publish_refused", "subscribe_refused", "mqtt5_refused", "login_refused", "payload_refused"})
@@ -71,9 +71,10 @@ class LogHost:
         """Store one entry; its position."""
         return await self.writer.append(subject, payload)
 
-    def publish(self, subject: str, payload: bytes) -> None:
-        """A reply to a device: at most once, not stored."""
-        self.writer.reply(subject, payload)
+    def publish(self, answers: Sequence[tuple[bytes, bytes]]) -> None:
+        """(subject, payload) of answers to devices: at most once, not stored."""
+        if answers:
+            self.writer.replies(publish_all(answers), len(answers))
 
     def read_range(self, first: int, last: int) -> AsyncIterator[Frames | Gap]:
         return self.reader.read_range(first, last)

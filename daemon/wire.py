@@ -6,7 +6,7 @@ reconnecting (the reader and the writer each do that in their own way), one inbo
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final, Protocol, cast
@@ -407,6 +407,11 @@ def publish(subject: str, payload: bytes, *, reply: str = "", headers: Mapping[s
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"NATS/1.0\r\n{lines}\r\n".encode()
     return b"HPUB %b %d %d\r\n%b%b\r\n" % (target.encode(), len(head), len(head) + len(payload), head, payload)
+
+
+def publish_all(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The same for many (subject, payload) without headers."""
+    return b"".join([b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload) for subject, payload in messages])
 
 
 def _message(sheet: Sheet, event: list[int]) -> Message:
