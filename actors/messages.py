@@ -60,6 +60,10 @@ class Frames:
         off = int(self.payload_off[i])
         return self.data[off : off + int(self.payload_len[i])].tobytes()
 
+    def token(self, i: int) -> bytes:
+        off = int(self.name_off[i])
+        return self.data[off : off + int(self.name_len[i])].tobytes()
+
     def subjects(self) -> list[bytes]:
         """Of every entry; much cheaper than one by one."""
         return _cut(self.data, self.subject_off, self.subject_len)

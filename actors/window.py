@@ -51,12 +51,8 @@ class Windows:
         room = int(self.room[row, window])
         if room >= RING_MAX:
             self._merge_oldest(row, window)
-            return
-        values = self.values(row, window)
-        offset = self._allocate(2 * room)
-        self._release(int(self.offset[row, window]), room)
-        self.offset[row, window], self.room[row, window], self.head[row, window] = offset, 2 * room, 0
-        self.put(row, window, values)
+        else:
+            self._move(row, window, 2 * room)
 
     def values(self, row: int, window: int) -> list[tuple[int, int]]:
         """(ts ns, value), oldest first."""
@@ -66,10 +62,10 @@ class Windows:
 
     def put(self, row: int, window: int, values: list[tuple[int, int]]) -> None:
         """Replace a ring's content; enlarges it as needed."""
-        while self.room[row, window] < min(len(values), RING_MAX):
-            self.length[row, window] = 0
-            self.enlarge(row, window)
         values = values[-RING_MAX:]
+        self.length[row, window] = 0
+        while self.room[row, window] < len(values):
+            self._move(row, window, 2 * int(self.room[row, window]))
         offset = int(self.offset[row, window])
         self.head[row, window], self.length[row, window] = 0, len(values)
         for i, (ts, value) in enumerate(values):
@@ -102,9 +98,25 @@ class Windows:
         self._free = {int(k): list(v) for k, v in state["free"].items()}
         self.merged = state["merged"]
 
+    def _move(self, row: int, window: int, room: int) -> None:
+        """Give a ring another place of `room` slots; its values lie there from the start on, oldest first."""
+        old, old_room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
+        new = self._allocate(room)
+        to_end = min(old_room - head, int(self.length[row, window]))
+        wrapped = int(self.length[row, window]) - to_end
+        for pool in (self.pool_ts, self.pool_value):
+            pool[new : new + to_end] = pool[old + head : old + head + to_end]
+            pool[new + to_end : new + to_end + wrapped] = pool[old : old + wrapped]
+        self._release(old, old_room)
+        self.offset[row, window], self.room[row, window], self.head[row, window] = new, room, 0
+
     def _merge_oldest(self, row: int, window: int) -> None:
-        (_, first), (ts, second), *rest = self.values(row, window)
-        self.put(row, window, [(ts, min(first + second, I64_MAX)), *rest])
+        """The oldest value joins the second oldest, and leaves with it: a little late, and counted."""
+        offset, room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
+        first, second = offset + head, offset + (head + 1) % room
+        self.pool_value[second] = min(int(self.pool_value[first]) + int(self.pool_value[second]), I64_MAX)
+        self.head[row, window] = (head + 1) % room
+        self.length[row, window] -= 1
         self.merged += 1
 
     def _allocate(self, room: int) -> int:
