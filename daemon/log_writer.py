@@ -224,6 +224,8 @@ class LogWriter:
 
     def _send(self, wire: Wire, window: "_Window") -> None:
         missing = np.flatnonzero(window.seqs == 0).tolist()
+        if not missing:  # the last acknowledgement came while it waited for its turn
+            return
         largest = max(len(window.entries[i].payload) for i in missing)
         if largest + HEADER_BYTES > wire.max_payload:
             raise Refused(f"a payload of {largest} bytes is more than the server takes ({wire.max_payload})")
@@ -289,7 +291,8 @@ class LogWriter:
             try:
                 wire = await connect(self._access, self, "detectd log writer")
             except (OSError, TimeoutError) as error:
-                self._tell("disconnected", str(error))
+                self._why = str(error)
+                self._tell("disconnected", self._why)
             else:
                 delay_s = RETRY_S[0]
                 await self._hold(wire)

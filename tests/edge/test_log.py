@@ -129,7 +129,7 @@ async def test_headers_and_subjects_say_what_an_entry_is(server, writer):
     await writer.append("detectd.log.tick", b"")
     async with asyncio.timeout(WITHIN_S), aclosing(LogReader(server.access).read_range(1, 3)) as batches:
         found = [item async for item in batches]
-    kinds = [(int(f.kind[i]), int(f.flags[i]), f.token(i), f.subject(i)) for f in found for i in range(len(f))]
+    kinds = [(int(f.kind[i]), int(f.flags[i]), f.tokens()[i], f.subject(i)) for f in found for i in range(len(f))]
     assert kinds[0] == (REPORT_JSON, NAME_ENCODED | COPIED, b"a//b", "$aws.things.a//b.defender.metrics.json")
     assert kinds[1] == (REPORT_CBOR, 8 | NAME_ENCODED | BACKLOG, b"a%20b", "detectd.log.report.plant.a%20b.cbor")
     assert kinds[2][2:] == (b"", "detectd.log.tick")
@@ -425,7 +425,9 @@ async def test_an_append_waits_for_the_server_to_come_back(server, writer):
 async def test_an_append_gives_up_at_its_deadline(server):
     server.kill()
     async with LogWriter(server.access, deadline_s=0.2) as writer:
-        with pytest.raises(NotStored, match=r"1 of 1 entries not stored within 0\.2 s"):
+        with pytest.raises(
+            NotStored, match=r"1 of 1 entries not stored within 0\.2 s: .*(refused|Connect call failed)"
+        ):
             await writer.append(REPORT, b"x")
     assert writer._windows == {}
 

@@ -11,6 +11,7 @@ import trustme
 import uvloop
 from log_server import LogServer
 
+from daemon import log as reading
 from daemon.log import Access, Entry, Gap, LogReader, LogWriter, WireError
 
 REPORT = "$aws.things.p1.defender.metrics.json"
@@ -71,6 +72,13 @@ async def told_and_read(server: LogServer, count: int) -> list[int]:
                 if len(found) == count:
                     break
     return found
+
+
+def test_a_socket_that_was_paused_goes_on(runner, tmp_path, monkeypatch):
+    """The bound of last resort: more is held than the server's own window allows."""
+    monkeypatch.setattr(reading, "HELD_MAX", 200_000)
+    server = LogServer(tmp_path)
+    assert runner.run(told_and_read(server, 10_000)) == list(range(10_000))
 
 
 def test_a_server_whose_certificate_nobody_vouches_for_is_not_talked_to(runner, tmp_path, authority):

@@ -95,14 +95,9 @@ def entries(sheet: Sheet, first: int, last: int) -> list[tuple]:
     found = sheet.frames(first, last)
     columns = (found.seq, found.ts, found.origin, found.kind, found.flags)
     return [
-        ("entry", *(int(column[i]) for column in columns), subject_bytes(found, i), found.token(i), found.payload(i))
+        ("entry", *(int(column[i]) for column in columns), found.subjects()[i], found.tokens()[i], found.payload(i))
         for i in range(len(found))
     ]
-
-
-def subject_bytes(found, i: int) -> bytes:
-    off = int(found.subject_off[i])
-    return found.data[off : off + int(found.subject_len[i])].tobytes()
 
 
 # What a server may say
@@ -334,8 +329,8 @@ def test_a_batch_made_by_hand_is_the_batch_that_came_over_the_wire(items):
         (
             "entry",
             *(int(c[i]) for c in (built.seq, built.ts, built.origin, built.kind, built.flags)),
-            subject_bytes(built, i),
-            built.token(i),
+            built.subjects()[i],
+            built.tokens()[i],
             built.payload(i),
         )
         for i in range(len(built))
