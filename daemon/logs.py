@@ -134,8 +134,14 @@ def _console(colors: bool) -> list[Processor]:
 def _json() -> list[Processor]:
     return [
         structlog.processors.EventRenamer("msg"),
+        _in_order,
         structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
     ]
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # Whoever reads the lines as they are looks for these first.
+    return {key: event[key] for key in ("ts", "level", "msg", "logger") if key in event} | event
 
 
 def _masked(value: Any) -> Any:

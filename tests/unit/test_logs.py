@@ -54,6 +54,12 @@ def test_a_line_is_one_json_object_with_time_level_logger_and_message() -> None:
     }
 
 
+def test_time_level_and_message_stand_first() -> None:
+    out = configured()
+    structlog.get_logger("x").info("hello", a=1)
+    assert list(lines(out)[0]) == ["ts", "level", "msg", "logger", "a"]
+
+
 def test_on_a_terminal_it_is_for_people() -> None:
     out = configured(out=Terminal())
     structlog.get_logger("x").warning("bridge.down", why="gone")
