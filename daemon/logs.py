@@ -141,7 +141,8 @@ def _json() -> list[Processor]:
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     # Whoever reads the lines as they are looks for these first.
-    return {key: event[key] for key in ("ts", "level", "msg", "logger") if key in event} | event
+    first = {key: event[key] for key in ("ts", "level", "msg", "logger") if key in event}
+    return {**first, **event}
 
 
 def _masked(value: Any) -> Any:
