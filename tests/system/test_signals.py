@@ -38,12 +38,13 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_bad_configuration_is_refused_with_every_place(tmp_path: Path) -> None:
-    config = write(tmp_path, profiles=[profile(PORTS | {"metric": "aws:no-such-metric"})], nonsense=1)
+    unknown = profile(PORTS | {"metric": "aws:no-such-metric"}, targets=["thinggroup/nowhere"])
+    config = write(tmp_path, profiles=[unknown])
     daemon = Daemon(config)
     await daemon.start(ready=False)
     assert await daemon.ended() == 1
     lines = [line for line in daemon.log_path.read_text().splitlines() if line.startswith(f"{config}:")]
-    assert any("nonsense" in line for line in lines), daemon.log()
+    assert any("nowhere" in line for line in lines), daemon.log()
     assert any("aws:no-such-metric" in line for line in lines), daemon.log()
     assert all(line.removeprefix(f"{config}:").split(":")[0].isdigit() for line in lines)
     assert not daemon.data_dir.exists()
