@@ -44,6 +44,7 @@ CHECKPOINTS: Final = "checkpoints"
 RULES: Final = "rules"  # the digest of the last rules that were put into the log
 DRAIN_S: Final = 10.0
 REFRESH_S: Final = 1.0
+LOOK_S: Final = 5.0
 EXPIRE_S: Final = 3600.0
 
 log = structlog.get_logger(__name__)
@@ -142,6 +143,7 @@ class App:
             self._config, settings, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
         )
         self._after = after
+        self.vitals.watch_counters()
         await self._announce_rules(settings.rules)
         self.vitals.catch_up_to = await self.host.last_seq()
 
@@ -184,6 +186,7 @@ class App:
             "ticks": ticks(self.pipeline, self.host.append, clock, self.telemetry),
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
             "refresh": self._every(REFRESH_S, self._refresh),
+            "look": self._every(LOOK_S, self.vitals.look),
             "expire": self._every(EXPIRE_S, self._expire),
             "watch": watch.run(),
             "ready": self._ready(),

@@ -5,19 +5,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-import structlog
-
 from actors.controls import RESUMED, Pause
 from config.model import NS, Bridge, Settings
 from daemon import brokers
 from daemon.brokers._base import Entry, Log, Source, Surroundings
 from daemon.clock import Clock
-from daemon.telemetry import BRIDGE_TOTALS, Telemetry
+from daemon.telemetry import Telemetry
 
 OUTAGE_NS: Final = 60 * NS  # a source that was out of reach for longer did not fall silent (design.md §4)
-
-log = structlog.get_logger(__name__)
-
 
 class Bridges:
     """Starts, stops and finds bridges by name. Hears how each fares (`brokers._base.Listener`)."""
@@ -53,22 +48,18 @@ class Bridges:
 
     async def up(self, bridge: str, since_ns: int | None) -> None:
         """Subscribed; a long outage is written into the log before what comes after it."""
-        self._telemetry.bridge_connected.labels(bridge).set(1)
-        log.info("bridge.up", bridge=bridge)
         if since_ns is not None and self._clock.now_ns() - since_ns > OUTAGE_NS:
             entry = msgspec.json.encode(Pause(since=since_ns, source=bridge))
             await self._writer.append_many([Entry(RESUMED, entry)])
 
     def down(self, bridge: str, why: str) -> None:
-        self._telemetry.bridge_connected.labels(bridge).set(0)
-        log.warning("bridge.down", bridge=bridge, why=why)
+        """Nothing to do: the bridge says so itself, and its numbers are read where it keeps them."""
 
     def _surroundings(self, settings: Settings) -> Surroundings:
         return Surroundings(self._writer, self, self._clock, self._random, settings.rules.limits.payload_bytes_max)
 
     def _start(self, options: Bridge, source: Source) -> None:
-        for name in BRIDGE_TOTALS:
-            self._telemetry.bridge_totals[name].read_from(_reading(source, name), options.name)
+        self._telemetry.watch_bridge(options.name, source.counts)
         task = asyncio.create_task(source.run(), name=f"bridge {options.name}")
         self._running[options.name] = (options, source, task)
 
@@ -77,7 +68,3 @@ class Bridges:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._telemetry.forget_bridge(name)
-
-
-def _reading(source: Source, name: str) -> Callable[[], float]:
-    return lambda: float(getattr(source.counts, name))

@@ -20,7 +20,7 @@ from actors.world import World
 from config.model import NS, Rules
 from daemon.checkpoint import frozen
 from daemon.clock import Clock
-from daemon.log import Gap
+from daemon.log import Gap, NotStored
 from daemon.logs import RateLimited
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -69,6 +69,11 @@ class Pipeline:
         self._cut_wanted: asyncio.Future[Cut] | None = None
         self._gap_open = False
         self._rejections = RateLimited(per_s=5)
+
+    @property
+    def suppressed(self) -> int:
+        """Log lines about rejected reports that were held back."""
+        return self._rejections.suppressed
 
     async def run(self, reader: Reader, after: int) -> None:
         """Read the log from `after` on, for ever."""
@@ -194,6 +199,9 @@ async def ticks(
         if clock.monotonic_ns() < due:
             await clock.sleep_until(due)
             continue
-        await append(TICK, b"")
-        telemetry.ticks.inc()
+        try:
+            await append(TICK, b"")
+            telemetry.ticks.inc()
+        except NotStored as problem:  # the server is away, or its disk is full: time stands still with the log
+            log.warning("tick.not-stored", why=str(problem))
         await clock.sleep_until(clock.monotonic_ns() + NS)

@@ -10,6 +10,7 @@ from daemon.clock import Clock
 from daemon.dispatch import Crashed, Died, Failed, News, Sent, Switched
 from daemon.http import ops
 from daemon.log import Gap
+from daemon.wire import RequestError, WireError
 
 if TYPE_CHECKING:
     from daemon.app import App
@@ -124,6 +125,28 @@ class Vitals:
                 log.warning("receiver.switched", receiver=receiver, enabled=enabled, why=why)
             case Crashed(receiver=receiver, error=error):
                 log.error("receiver.crashed", receiver=receiver, exc_info=error)
+
+    async def look(self) -> None:
+        """Gauges that have to be asked for: the log's end, and what waits in the outbox."""
+        app, telemetry = self._app, self._app.telemetry
+        try:
+            last = await app.host.last_seq()
+        except (WireError, RequestError, TimeoutError):
+            return  # the reader's own state says that the log is away
+        telemetry.log_last_seq.set(last)
+        telemetry.log_lag.set(max(0, last - self._position()))
+        now = self._clock.now_ns()
+        for receiver, backlog in (await app.dispatch.backlogs()).items():
+            telemetry.outbox_depth.labels(receiver).set(backlog.queued + backlog.orphaned)
+            oldest = backlog.oldest_ns
+            telemetry.outbox_oldest_age.labels(receiver).set((now - oldest) / NS if oldest else 0)
+
+    def watch_counters(self) -> None:
+        """Counters that others keep, read when scraped."""
+        app, telemetry = self._app, self._app.telemetry
+        telemetry.replies_sent.read_from(lambda: float(app.host.writer.replied))
+        telemetry.replies_dropped.read_from(lambda: float(app.host.writer.dropped))
+        telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed))
 
     def refresh(self) -> None:
         """Gauges that are cheaper to set once a second than at every change."""
