@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from actors.messages import I8, U1
+from actors.messages import U1
 
 STACK_MAX: Final = 128
 
@@ -28,6 +28,7 @@ PROBLEMS: Final = (
 UNSIGNED, BYTES, TEXT, ARRAY, MAP, TAGGED, SIMPLE = 0, 2, 3, 4, 5, 6, 7  # major types; 1 is a negative integer
 BREAK: Final = 0xFF
 INDEFINITE: Final = 31
+LENGTH_MAX: Final = 1 << 60
 ENDLESS: Final = -1  # items left in an array or map of indefinite length
 
 
@@ -38,23 +39,23 @@ def flaw(payload: bytes, depth_max: int) -> str | None:
     return PROBLEMS[found] if found != SOUND else None
 
 
-@njit
+@njit(nogil=True)
 def _head(data: U1, at: int) -> tuple[int, int]:
     """(argument of the head at `at`, where what follows begins); a place of -1 = cut off or reserved."""
     info = data[at] & 31
     if info < 24:
-        return np.int64(info), at + 1
+        return info, at + 1
     size = 1 << (info - 24)
     if info > 27 or at + 1 + size > len(data):
-        return np.int64(0), np.int64(-1)
-    value = np.uint64(0)
+        return 0, -1
+    value = 0
     for i in range(at + 1, at + 1 + size):
-        value = (value << np.uint64(8)) | np.uint64(data[i])
-    # A length of 2^62 is as far beyond the end as a longer one; numbers are not looked at.
-    return np.int64(min(value, np.uint64(1 << 62))), at + 1 + size
+        value = (value << 8) | data[i]
+    # 2^63 and more turn negative: as a length as far beyond the end as a longer one; numbers are not looked at.
+    return value if 0 <= value < LENGTH_MAX else LENGTH_MAX, at + 1 + size
 
 
-@njit
+@njit(nogil=True)
 def _string_end(data: U1, at: int, major: int) -> int:
     """Where the string at `at` ends; -1 if it is cut off, or a chunk of it is no definite string of its kind."""
     if data[at] & 31 != INDEFINITE:
@@ -72,7 +73,7 @@ def _string_end(data: U1, at: int, major: int) -> int:
 
 
 @njit("i8(u1[::1],i8)", nogil=True, cache=True)
-def _flaw(data: U1, depth_max: int) -> int:
+def _flaw(data: U1, depth_max: int) -> int:  # noqa: PLR0911 - one for each thing that can be wrong
     left = np.zeros(STACK_MAX + 1, np.int64)  # items still to come at each level, ENDLESS until a break
     is_map = np.zeros(STACK_MAX + 1, np.bool_)
     is_key = np.zeros(STACK_MAX + 1, np.bool_)  # the next item is a key
@@ -100,9 +101,9 @@ def _flaw(data: U1, depth_max: int) -> int:
             left[depth] -= 1
         if major == TAGGED:
             return TAG
-        if major == BYTES or major == TEXT:
+        if major in (BYTES, TEXT):
             at = _string_end(data, at, major)
-        elif major == ARRAY or major == MAP:
+        elif major in (ARRAY, MAP):
             if depth == depth_max:
                 return DEEP
             depth += 1
@@ -112,7 +113,7 @@ def _flaw(data: U1, depth_max: int) -> int:
                 at += 1
             else:
                 count, at = _head(data, at)
-                left[depth] = 2 * count if major == MAP and count < len(data) else count
+                left[depth] = 2 * count if major == MAP else count
         elif data[at] & 31 == INDEFINITE:
             return RESERVED
         else:

@@ -1,4 +1,4 @@
-"""Which columns a batch of reports is decoded into, and the decoding of one: `actors.scan` first, `actors.report` after.
+"""Which columns reports are decoded into, and the decoding of a batch: `actors.scan` first, then `actors.report`.
 
 A report that the kernel defers, and every one in CBOR, is read by the reference and written into the same columns.
 """
@@ -100,38 +100,33 @@ def decode_frames(frames: Frames, schema: Schema, limits: Limits) -> Columns:
     scalars: I8 = np.empty((count, len(schema.scalars)), np.int64)
     places: I4 = np.empty((SETS, 2, count), np.int32)
     tally: I8 = np.zeros(TALLY, np.int64)
-    elements = _scan(frames, schema, limits, ok, report_id, scalars, places, tally)
-    kept = [
-        Ragged(places[i, 0], places[i, 1], elements[i, 0, : tally[i]], elements[i, 1, : tally[i]]) for i in range(SETS)
-    ]
-    columns = Columns(ok, report_id, scalars, (*kept, *_empty_sets(len(schema.sets) - SETS, count)), {}, int(tally[IGNORED]))
+    elements = _scan(frames, schema, limits, (ok, report_id, scalars, places), tally)
+    sets = [_ragged(places[i], elements[i, :, : tally[i]]) for i in range(SETS)]
+    sets += [_empty_set(count) for _ in schema.sets[SETS:]]
+    columns = Columns(ok, report_id, scalars, tuple(sets), {}, int(tally[IGNORED]))
     return _complete(frames, schema, limits, columns) if tally[DEFERRALS] else columns
 
 
-def _scan(
-    frames: Frames, schema: Schema, limits: Limits, ok: U1, report_id: I8, scalars: I8, places: I4, tally: I8
-) -> U8:
-    """Run the kernel; the sets' elements, with room that doubles whenever it is used up."""
-    count = len(frames)
+def _scan(frames: Frames, schema: Schema, limits: Limits, rows: tuple[Any, ...], tally: I8) -> U8:
+    """Run the kernel; the sets' elements [SETS, 2, capacity], with room that doubles whenever it is used up."""
     elements: U8 = np.empty((SETS, 2, 16 + int(frames.payload_len.sum()) // 64), np.uint64)
     size_max = limits.payload_bytes_max if schema.compiled else -1  # -1: all is too large for the kernel
-    names = schema.names
-    data, kind, offsets, lengths = frames.data, frames.kind, frames.payload_off, frames.payload_len
-    at = scan(
-        data, kind, offsets, lengths, 0, size_max, names.text, names.slots, ok, report_id, scalars, places, elements, tally
-    )
-    while at < count:
+    entries = (frames.data, frames.kind, frames.payload_off, frames.payload_len)
+    names = (schema.names.text, schema.names.slots)
+    at = scan(*entries, 0, size_max, *names, *rows, elements, tally)
+    while at < len(frames):
         elements = np.concatenate((elements, np.empty_like(elements)), axis=2)
-        at = scan(
-            data, kind, offsets, lengths, at, size_max, names.text, names.slots, ok, report_id, scalars, places, elements,
-            tally,
-        )  # fmt: skip
+        at = scan(*entries, at, size_max, *names, *rows, elements, tally)
     return elements
 
 
-def _empty_sets(sets: int, count: int) -> list[Ragged]:
+def _ragged(places: I4, elements: U8) -> Ragged:
+    return Ragged(places[0], places[1], elements[0], elements[1])
+
+
+def _empty_set(count: int) -> Ragged:
     nothing: U8 = np.empty(0, np.uint64)
-    return [Ragged(np.zeros(count, np.int32), np.full(count, -1, np.int32), nothing, nothing) for _ in range(sets)]
+    return Ragged(np.zeros(count, np.int32), np.full(count, -1, np.int32), nothing, nothing)
 
 
 def _complete(frames: Frames, schema: Schema, limits: Limits, columns: Columns) -> Columns:

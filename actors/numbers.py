@@ -3,7 +3,7 @@
 import struct
 import unicodedata
 from ipaddress import IPv4Address, ip_address
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -31,11 +31,12 @@ def float_of(key: int) -> float:
     return cast("float", _DOUBLE.unpack(_LONG.pack(bits))[0])
 
 
-@njit(inline="always")
+@njit(nogil=True)
 def compiled_key_of(value: float) -> int:
     """`key_of`, to be called from kernels."""
-    bits = np.float64(value).view(np.int64)
-    return bits if bits >= 0 else -(bits & np.int64(I64_MAX))
+    double: Any = np.float64(value)
+    bits: int = double.view(np.int64)
+    return bits if bits >= 0 else -(bits & I64_MAX)
 
 
 def address_key(text: str) -> tuple[int, int]:

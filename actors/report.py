@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv6Address
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import cbor2
 import msgspec
@@ -108,7 +108,7 @@ def decode(
         return Rejected("InvalidPayload", f"Malformed metrics report: {error}", "malformed", report_id)
 
 
-def metric_value(report: Report, metric: Metric) -> MetricValue | None:
+def metric_value(report: Report, metric: Metric) -> MetricValue | None:  # noqa: PLR0911 - one for each member
     """The report's datapoint of `metric` as AWS shows it: a set names each element once. None = it has none."""
     value = metric.read(report) if metric.read is not None else None
     if value is None:
@@ -297,12 +297,11 @@ def _customs(customs: _Object, path: str, lenient: bool) -> tuple[dict[str, Cust
 
 def _custom(elements: Any, path: str, lenient: bool) -> tuple[CustomValue, int]:
     if lenient and isinstance(elements, dict):
-        element, where = elements, path
-    elif isinstance(elements, list) and len(elements) == 1:
-        element, where = elements[0], f"{path}[0]"
-    else:
+        elements = [elements]
+    if not isinstance(elements, list) or len(elements) != 1:
         raise _MalformedError(f"{path}: not an array with exactly one element")
-    element = _is_object(element, where)
+    where = f"{path}[0]"
+    element = _is_object(elements[0], where)
     _ignore_others(element, _CUSTOM, where)
     value = CustomValue(
         number=_number(element["number"], f"{where}.number") if "number" in element else None,
@@ -421,10 +420,6 @@ def _string(value: Any, where: str) -> str:
 def _integer(value: Any, where: str, low: int, high: int) -> int:
     if type(value) is int and low <= value <= high:  # a bool is an int to isinstance
         return value
-    _refuse_integer(value, where, low, high)
-
-
-def _refuse_integer(value: Any, where: str, low: int, high: int) -> NoReturn:
     if type(value) is not int:
         raise _MalformedError(f"{where}: not an integer")
     shown = str(value) if -(10**20) < value < 10**20 else "the number"

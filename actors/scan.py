@@ -5,12 +5,14 @@ The kernel never rejects. What it accepts the reference accepts too, with the sa
 15 digits, a custom metric that is a list) it leaves to the reference. It reads nothing outside a report's payload.
 
 Positions: functions that read take where to start and say where they stopped; -1 = deferred. `end` is the payload's.
+`data` is a pointer in all of them: an array is counted at every call, which took half of the time.
 """
 
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from actors.messages import ABSENT, CONTROL, I4, I8, REPORT_JSON, U1, U8
 from actors.numbers import compiled_key_of
@@ -50,7 +52,8 @@ _KEYS: Final = (
     (("number",),),
 )
 # The objects, by their place in _KEYS. Keys of an object are numbered as they stand there.
-ROOT, HEADER, METRICS, COUNTERS, LISTENING, PORT, TCP, ESTABLISHED, CONNECTION, CUSTOM = range(10)
+# Not plain ints: the compiler would make a `_key` for each of these.
+ROOT, HEADER, METRICS, COUNTERS, LISTENING, PORT, TCP, ESTABLISHED, CONNECTION, CUSTOM = map(np.int64, range(10))
 
 _WORDS_MAX: Final = 3  # of 8 bytes, for the longest key with its closing quote
 
@@ -68,6 +71,8 @@ def _key_tables() -> tuple[U8, U8, I8, I8]:
         firsts.append(len(words))
     return np.array(words, np.uint64), np.array(masks, np.uint64), np.array(meanings), np.array(firsts)
 
+
+Bytes = Any  # a pointer to the bytes of `data`, in compiled code only
 
 _WORDS, _MASKS, _MEANINGS, _FIRSTS = _key_tables()
 _BYTE = np.uint64(8)
@@ -118,7 +123,7 @@ def _clear(entry: int, report_id: I8, scalars: I8, places: I4) -> None:
 
 @njit(nogil=True)
 def _report(
-    data: U1, at: int, end: int, entry: int, names: U1, slots: I4,
+    data: Bytes, at: int, end: int, entry: int, names: U1, slots: I4,
     report_id: I8, scalars: I8, places: I4, elements: U8, tally: I8,
 ) -> int:  # fmt: skip
     seen = 0
@@ -139,7 +144,7 @@ def _report(
 
 
 @njit(nogil=True)
-def _header(data: U1, at: int, end: int) -> tuple[int, int]:
+def _header(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(report id, where it stopped)."""
     seen = value = 0
     at, more = _enter(data, at, end, OPEN)
@@ -157,7 +162,7 @@ def _header(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _version(data: U1, at: int, end: int) -> int:
+def _version(data: Bytes, at: int, end: int) -> int:
     if _byte(data, at, end) != QUOTE:
         return -1
     dot = _digits_end(data, at + 1, end)
@@ -168,7 +173,7 @@ def _version(data: U1, at: int, end: int) -> int:
 
 
 @njit(nogil=True)
-def _metrics(data: U1, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
+def _metrics(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     seen = 0
     at, more = _enter(data, at, end, OPEN)
     while more:
@@ -187,7 +192,7 @@ def _metrics(data: U1, at: int, end: int, entry: int, scalars: I8, places: I4, e
 
 
 @njit(nogil=True)
-def _counters(data: U1, at: int, end: int, entry: int, scalars: I8) -> int:
+def _counters(data: Bytes, at: int, end: int, entry: int, scalars: I8) -> int:
     at, more = _enter(data, at, end, OPEN)
     while more:
         key, at = _key(data, at, end, COUNTERS)
@@ -200,7 +205,7 @@ def _counters(data: U1, at: int, end: int, entry: int, scalars: I8) -> int:
 
 @njit(nogil=True)
 def _listening(
-    data: U1, at: int, end: int, entry: int, which: int, scalars: I8, places: I4, elements: U8, tally: I8
+    data: Bytes, at: int, end: int, entry: int, which: int, scalars: I8, places: I4, elements: U8, tally: I8
 ) -> int:
     """A block of listening ports: `which` is TCP_PORTS or UDP_PORTS."""
     total = ABSENT
@@ -221,7 +226,7 @@ def _listening(
 
 
 @njit(nogil=True)
-def _ports(data: U1, at: int, end: int, entry: int, which: int, places: I4, elements: U8, tally: I8) -> int:
+def _ports(data: Bytes, at: int, end: int, entry: int, which: int, places: I4, elements: U8, tally: I8) -> int:
     first = used = tally[which]
     at, more = _enter(data, at, end, OPEN_LIST)
     while more:
@@ -247,7 +252,7 @@ def _place(which: int, entry: int, first: int, used: int, places: I4, tally: I8)
 
 
 @njit(nogil=True)
-def _port(data: U1, at: int, end: int) -> tuple[int, int]:
+def _port(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(port, where it stopped)."""
     seen = port = 0
     at, more = _enter(data, at, end, OPEN)
@@ -265,7 +270,7 @@ def _port(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _connected(data: U1, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
+def _connected(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     """The block `tcp_connections`: an object around the one of the established connections."""
     seen = False
     at, more = _enter(data, at, end, OPEN)
@@ -280,7 +285,7 @@ def _connected(data: U1, at: int, end: int, entry: int, scalars: I8, places: I4,
 
 
 @njit(nogil=True)
-def _established(data: U1, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
+def _established(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     total = ABSENT
     at, more = _enter(data, at, end, OPEN)
     while more:
@@ -299,7 +304,7 @@ def _established(data: U1, at: int, end: int, entry: int, scalars: I8, places: I
 
 
 @njit(nogil=True)
-def _connections(data: U1, at: int, end: int, entry: int, places: I4, elements: U8, tally: I8) -> int:
+def _connections(data: Bytes, at: int, end: int, entry: int, places: I4, elements: U8, tally: I8) -> int:
     first = used = tally[ADDRESSES]
     at, more = _enter(data, at, end, OPEN_LIST)
     while more:
@@ -318,7 +323,7 @@ def _connections(data: U1, at: int, end: int, entry: int, places: I4, elements: 
 
 
 @njit(nogil=True)
-def _connection(data: U1, at: int, end: int) -> tuple[Any, Any, int]:
+def _connection(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     """(hi, lo) of the remote address, and where it stopped."""
     seen = 0
     hi = lo = np.uint64(0)
@@ -339,7 +344,7 @@ def _connection(data: U1, at: int, end: int) -> tuple[Any, Any, int]:
 
 
 @njit(nogil=True)
-def _remote(data: U1, at: int, end: int) -> tuple[Any, Any, int]:
+def _remote(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     """A string `ip:port`: (hi, lo) of the address, and where it stopped."""
     hi, lo = np.uint64(0), np.uint64(0)
     if _byte(data, at, end) != QUOTE:
@@ -358,7 +363,7 @@ def _remote(data: U1, at: int, end: int) -> tuple[Any, Any, int]:
 
 
 @njit(nogil=True)
-def _after_port(data: U1, colon: int, end: int) -> int:
+def _after_port(data: Bytes, colon: int, end: int) -> int:
     """Where a string that ends in `:port` ends; -1 if it does not."""
     stop = _digits_end(data, colon + 1, end)
     if not 1 <= stop - colon - 1 <= 5 or _byte(data, stop, end) != QUOTE:
@@ -370,7 +375,7 @@ def _after_port(data: U1, colon: int, end: int) -> int:
 
 
 @njit(nogil=True)
-def _last_colon(data: U1, at: int, end: int) -> int:
+def _last_colon(data: Bytes, at: int, end: int) -> int:
     """The last colon before the quote; `at` where there is none."""
     colon = at
     while at < end and data[at] != QUOTE:
@@ -381,7 +386,7 @@ def _last_colon(data: U1, at: int, end: int) -> int:
 
 
 @njit(nogil=True)
-def _ipv4(data: U1, at: int, end: int) -> tuple[int, int]:
+def _ipv4(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(32 bits, where it stopped); no octet has a leading zero."""
     address = 0
     for part in range(4):
@@ -403,7 +408,7 @@ def _ipv4(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _ipv6(data: U1, at: int, stop: int) -> tuple[Any, Any, bool]:
+def _ipv6(data: Bytes, at: int, stop: int) -> tuple[Any, Any, bool]:  # noqa: PLR0911 - one for each way to be none
     """(hi, lo, whether it is one) of the literal that fills [at, stop); its last 32 bits may be written as IPv4."""
     hi = lo = np.uint64(0)  # of the groups so far, as if they were the last
     groups, gap = 0, -1  # gap: groups before `::`
@@ -449,12 +454,12 @@ def _ipv6(data: U1, at: int, stop: int) -> tuple[Any, Any, bool]:
 
 
 @njit(nogil=True)
-def _group(data: U1, at: int, stop: int) -> tuple[int, int]:
+def _group(data: Bytes, at: int, stop: int) -> tuple[int, int]:
     """(value, where it stopped) of up to four hexadecimal digits."""
     value = 0
     most = min(stop, at + 4)
     while at < most:
-        c = np.int64(data[at])
+        c = _int(data[at])
         if ZERO <= c <= ZERO + 9:
             digit = c - ZERO
         elif 97 <= c | 32 <= 102:
@@ -467,15 +472,15 @@ def _group(data: U1, at: int, stop: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _interface(data: U1, at: int, end: int) -> int:
+def _interface(data: Bytes, at: int, end: int) -> int:
     if _byte(data, at, end) == 110:
         return at + 4 if _word(data, at, end) & np.uint64(0xFFFF_FFFF) == np.uint64(0x6C6C_756E) else -1  # null
     return _string_end(data, at, end)
 
 
 @njit(nogil=True)
-def _customs(data: U1, at: int, end: int, entry: int, names: U1, slots: I4, scalars: I8, tally: I8) -> int:
-    """Metrics of the form `"name": [{"number": 1.5}]`. One that is not defined is counted; twice it could be the same."""
+def _customs(data: Bytes, at: int, end: int, entry: int, names: U1, slots: I4, scalars: I8, tally: I8) -> int:
+    """Metrics of the form `"name": [{"number": 1.5}]`. One that is not defined is counted; two could be the same."""
     members = unknown = 0
     at, more = _enter(data, at, end, OPEN)
     while more:
@@ -498,7 +503,7 @@ def _customs(data: U1, at: int, end: int, entry: int, names: U1, slots: I4, scal
 
 
 @njit(nogil=True)
-def _column(data: U1, at: int, stop: int, names: U1, slots: I4) -> int:
+def _column(data: Bytes, at: int, stop: int, names: U1, slots: I4) -> int:
     """The scalar column of the custom metric whose name fills [at, stop); -1 = no number is defined by that name."""
     value = 0
     for i in range(at, stop):
@@ -510,13 +515,14 @@ def _column(data: U1, at: int, stop: int, names: U1, slots: I4) -> int:
             for i in range(stop - at):
                 same = same and data[at + i] == names[slots[slot, 0] + i]
             if same:
-                return np.int64(slots[slot, 2])  # type: ignore[return-value]  # an int to the compiler
+                column: int = _int(slots[slot, 2])
+                return column
         slot = (slot + 1) & (len(slots) - 1)
     return -1
 
 
 @njit(nogil=True)
-def _custom(data: U1, at: int, end: int) -> tuple[int, int]:
+def _custom(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(`key_of` the number in `[{"number": 1.5}]`, where it stopped)."""
     value, more = 0, False
     if at >= 0:
@@ -536,8 +542,8 @@ def _custom(data: U1, at: int, end: int) -> tuple[int, int]:
     return (value, -1) if more else (value, at)
 
 
-@njit(nogil=True)
-def _decimal(data: U1, at: int, end: int) -> tuple[int, int]:
+@njit(nogil=True, error_model="numpy")
+def _decimal(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(`key_of` the number, where it stopped). Clinger's fast path: one rounding, hence exact."""
     negative = _byte(data, at, end) == MINUS
     first = at + 1 if negative else at
@@ -563,7 +569,7 @@ def _decimal(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _exponent(data: U1, at: int, end: int) -> tuple[int, int]:
+def _exponent(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(power of ten, where it stopped); 0 where none is written."""
     if _byte(data, at, end) | 32 != 101:
         return 0, at
@@ -579,11 +585,11 @@ def _exponent(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _integer(data: U1, at: int, end: int) -> tuple[int, int]:
+def _integer(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(a non-negative integer, where it stopped)."""
     value, first = 0, at
     while at < end:
-        digit = np.int64(data[at]) - ZERO
+        digit = _int(data[at]) - ZERO
         if digit < 0 or digit > 9:
             break
         value = value * 10 + digit
@@ -595,14 +601,14 @@ def _integer(data: U1, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _digits_end(data: U1, at: int, end: int) -> int:
+def _digits_end(data: Bytes, at: int, end: int) -> int:
     while at < end and ZERO <= data[at] <= ZERO + 9:
         at += 1
     return at
 
 
 @njit(nogil=True)
-def _enter(data: U1, at: int, end: int, bracket: int) -> tuple[int, bool]:
+def _enter(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     """(the first member, True), or (after the closing bracket, False), or (-1, False)."""
     if _byte(data, at, end) != bracket:
         return -1, False
@@ -613,7 +619,7 @@ def _enter(data: U1, at: int, end: int, bracket: int) -> tuple[int, bool]:
 
 
 @njit(nogil=True)
-def _further(data: U1, at: int, end: int, bracket: int) -> tuple[int, bool]:
+def _further(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     """After a member: (the next one, True), or (after the closing bracket, False), or (-1, False)."""
     if at < 0:
         return -1, False
@@ -625,7 +631,7 @@ def _further(data: U1, at: int, end: int, bracket: int) -> tuple[int, bool]:
 
 
 @njit(nogil=True)
-def _key(data: U1, at: int, end: int, which: int) -> tuple[int, int]:
+def _key(data: Bytes, at: int, end: int, which: Any) -> tuple[int, int]:
     """(number of the key of object `which`, where its value begins); (-1, -1) where it is none."""
     if _byte(data, at, end) != QUOTE:
         return -1, -1
@@ -644,14 +650,14 @@ def _key(data: U1, at: int, end: int, which: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _colon(data: U1, at: int, end: int) -> int:
+def _colon(data: Bytes, at: int, end: int) -> int:
     """Where the value after a key begins."""
     at = _space(data, at, end)
     return _space(data, at + 1, end) if _byte(data, at, end) == COLON else -1
 
 
 @njit(nogil=True)
-def _string_end(data: U1, at: int, end: int) -> int:
+def _string_end(data: Bytes, at: int, end: int) -> int:
     """After the closing quote of a string of plain ASCII."""
     if _byte(data, at, end) != QUOTE:
         return -1
@@ -665,37 +671,58 @@ def _string_end(data: U1, at: int, end: int) -> int:
         found = (found & _HIGHS) >> np.uint64(7)
         if found:
             # One bit per byte below the lowest, added up by the product in the highest byte.
-            at += ((found - np.uint64(1)) & ~found & _ONES) * _ONES >> np.uint64(56)
+            at += _int(((found - np.uint64(1)) & ~found & _ONES) * _ONES >> np.uint64(56))
             return at + 1 if _byte(data, at, end) == QUOTE else -1
         at += 8
 
 
 @njit(nogil=True)
-def _space(data: U1, at: int, end: int) -> int:
+def _space(data: Bytes, at: int, end: int) -> int:
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
         at += 1
     return at
 
 
 @njit(nogil=True)
-def _byte(data: U1, at: int, end: int) -> int:
+def _byte(data: Bytes, at: int, end: int) -> int:
     """0, which no JSON holds, past the end."""
-    return np.int64(data[at]) if at < end else 0  # type: ignore[return-value]  # an int to the compiler
+    return _int(data[at]) if at < end else 0
 
 
 @njit(nogil=True)
-def _word(data: U1, at: int, end: int) -> Any:
+def _word(data: Bytes, at: int, end: int) -> Any:
     """Eight bytes, the first one lowest; 0 past the end. The compiler makes one load of it."""
     if at + 8 <= end:
-        i = np.uint64(at)
-        low = np.uint64(data[i]) | np.uint64(data[i + np.uint64(1)]) << np.uint64(8)
-        low |= np.uint64(data[i + np.uint64(2)]) << np.uint64(16) | np.uint64(data[i + np.uint64(3)]) << np.uint64(24)
-        low |= np.uint64(data[i + np.uint64(4)]) << np.uint64(32) | np.uint64(data[i + np.uint64(5)]) << np.uint64(40)
-        return low | np.uint64(data[i + np.uint64(6)]) << np.uint64(48) | np.uint64(data[i + np.uint64(7)]) << np.uint64(56)
+        low = _shifted(data, at, 0) | _shifted(data, at, 1) | _shifted(data, at, 2) | _shifted(data, at, 3)
+        return low | _shifted(data, at, 4) | _shifted(data, at, 5) | _shifted(data, at, 6) | _shifted(data, at, 7)
     word = np.uint64(0)
-    for k in range(at, end):
-        word |= np.uint64(data[k]) << np.uint64(8 * (k - at))
+    for i in range(end - at):
+        word |= _shifted(data, at, i)
     return word
+
+
+@njit(nogil=True)
+def _shifted(data: Bytes, at: int, i: int) -> Any:
+    return np.uint64(data[at + i]) << np.uint64(8 * i)
+
+
+@njit(nogil=True)
+def _int(value: Any) -> Any:
+    """An int64: what is narrower or unsigned would make a variable of another type."""
+    return np.int64(value)
+
+
+def _first(_typing: Any, array: Any) -> Any:
+    """The address of an array's first element."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    pointer: Any = types.CPointer
+    return pointer(array.dtype)(array), generate
+
+
+_pointer: Any = intrinsic(_first)
 
 
 @njit(
@@ -712,23 +739,22 @@ def scan(
 
     ok, report_id [n], scalars [n, c], places [SETS, 2, n] and tally [TALLY] are filled; elements [SETS, 2, capacity].
     """
-    used = np.zeros(SETS, np.int64)
+    text = _pointer(data)
     for entry in range(first, len(kind)):
         ok[entry] = 0
         _clear(entry, report_id, scalars, places)
         if kind[entry] == CONTROL:
             continue
-        used[:] = tally[:SETS]
-        ignored = tally[IGNORED]
-        at, end = np.int64(payload_off[entry]), np.int64(payload_off[entry]) + payload_len[entry]
+        tcp, udp, addresses, ignored = tally[TCP_PORTS], tally[UDP_PORTS], tally[ADDRESSES], tally[IGNORED]
+        at = _int(payload_off[entry])
+        end = at + payload_len[entry]
         if kind[entry] == REPORT_JSON and end - at <= payload_bytes_max:
-            stopped = _report(data, at, end, entry, names, slots, report_id, scalars, places, elements, tally)
-            if stopped >= 0 and _space(data, stopped, end) == end:
+            stopped = _report(text, at, end, entry, names, slots, report_id, scalars, places, elements, tally)
+            if stopped >= 0 and _space(text, stopped, end) == end:
                 ok[entry] = 1
                 continue
             _clear(entry, report_id, scalars, places)
-            tally[:SETS] = used
-            tally[IGNORED] = ignored
+            tally[TCP_PORTS], tally[UDP_PORTS], tally[ADDRESSES], tally[IGNORED] = tcp, udp, addresses, ignored
             if tally[FULL]:
                 tally[FULL] = 0
                 return entry
