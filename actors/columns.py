@@ -113,10 +113,11 @@ def _scan(frames: Frames, schema: Schema, limits: Limits, rows: tuple[Any, ...],
     size_max = limits.payload_bytes_max if schema.compiled else -1  # -1: all is too large for the kernel
     entries = (frames.data, frames.kind, frames.payload_off, frames.payload_len)
     names = (schema.names.text, schema.names.slots)
-    at = scan(*entries, 0, size_max, *names, *rows, elements, tally)
+    run: Callable[..., int] = scan
+    at = run(*entries, 0, size_max, *names, *rows, elements, tally)
     while at < len(frames):
         elements = np.concatenate((elements, np.empty_like(elements)), axis=2)
-        at = scan(*entries, at, size_max, *names, *rows, elements, tally)
+        at = run(*entries, at, size_max, *names, *rows, elements, tally)
     return elements
 
 
