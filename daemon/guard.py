@@ -14,6 +14,7 @@ before than nats-server waits for its own store (5 s): what was on its way then 
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -180,9 +181,10 @@ class _Present:
 
 async def _present(nc: Client, stream: str, span: _Span) -> _Present:
     present = _Present()
-    async for batch in read(nc, stream, REPORTS, after=span.after, since=span.since, last=span.before):
-        for entry in batch:
-            present.add(entry)
+    async with aclosing(read(nc, stream, REPORTS, after=span.after, since=span.since, last=span.before)) as batches:
+        async for batch in batches:
+            for entry in batch:
+                present.add(entry)
     return present
 
 
@@ -190,16 +192,14 @@ async def _copy_missing(
     nc: Client, stream: str, after: int, base: Placed, guard: _Guard, present: _Present
 ) -> tuple[int, int]:
     copied = looked_at = 0
-    async for batch in read(nc, GUARD, _GUARDED, after=after, since=None, last=guard.last_seq):
-        missing = [
-            entry
-            for entry in batch
+    async with aclosing(read(nc, GUARD, _GUARDED, after=after, since=None, last=guard.last_seq)) as batches:
+        async for batch in batches:
             # Taken before the position is looked at: a settled entry uses up its log entry all the same.
-            if not present.take(entry, _copy_id(guard, entry)) and entry.seq > base.mark.guard_seq
-        ]
-        await append_all(nc, stream, [_copy(guard, entry) for entry in missing])
-        copied += len(missing)
-        looked_at += len(batch)
+            lacking = [entry for entry in batch if not present.take(entry, _copy_id(guard, entry))]
+            drafts = [_copy(guard, entry) for entry in lacking if entry.seq > base.mark.guard_seq]
+            await append_all(nc, stream, drafts)
+            copied += len(drafts)
+            looked_at += len(batch)
     return copied, looked_at
 
 
@@ -210,12 +210,14 @@ async def _first_kept(nc: Client, base: Placed, guard: _Guard, present: _Present
     bring back what was dropped: the guard may have stored an entry a little later than the log.
     """
     by_time = guard.last_seq + 1
-    async for batch in read(nc, GUARD, _GUARDED, after=base.mark.since_guard, since=None, last=guard.last_seq):
-        for entry in batch:
-            if present.has(entry):
-                return entry.seq
-            if entry.ts_ns >= cut_ns:
-                by_time = min(by_time, entry.seq)
+    span = read(nc, GUARD, _GUARDED, after=base.mark.since_guard, since=None, last=guard.last_seq)
+    async with aclosing(span) as batches:
+        async for batch in batches:
+            for entry in batch:
+                if present.has(entry):
+                    return entry.seq
+                if entry.ts_ns >= cut_ns:
+                    by_time = min(by_time, entry.seq)
     return by_time
 
 

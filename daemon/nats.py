@@ -6,7 +6,7 @@ its door shut, the log is reconciled, the door opened.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -118,7 +118,7 @@ class NatsServer:
             case Adopted(nc, is_open):
                 self._nc = nc
                 self._tell("adopted", {"pid": self.endpoint.pid, "open": is_open})
-                await (self._take_over(nc) if is_open else self._prepare(nc))
+                await self._while_alive(self._take_over(nc) if is_open else self._prepare(nc))
             case Unfit(pid, reason):
                 self._tell("ended", {"pid": pid, "reason": reason})
                 await self._launch()
@@ -137,7 +137,21 @@ class NatsServer:
     async def _launch(self) -> None:
         self._nc = (await self._child.launch()).nc
         self._tell("started", {"pid": self.endpoint.pid, "url": self.endpoint.url})
-        await self._prepare(self._nc)
+        await self._while_alive(self._prepare(self._nc))
+
+    async def _while_alive(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`; give it up when the server dies: nats-py would wait for answers that can't come any more."""
+        doing = asyncio.ensure_future(work)
+        dying = asyncio.ensure_future(self._child.died())
+        try:
+            await asyncio.wait({doing, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise ServerFailed("nats-server died while it was being prepared")
+        finally:
+            doing.cancel()
+            dying.cancel()
+            await asyncio.wait({doing, dying})
+        doing.result()
 
     async def _prepare(self, nc: Client) -> None:
         self._identity = await ensure(nc, self._log)

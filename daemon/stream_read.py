@@ -4,7 +4,8 @@ For the comparison of two streams at a start; the log's steady reader is another
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from daemon.streams import JetStreamError, api
 
@@ -40,10 +42,11 @@ class Draft:
 
 async def read(
     nc: Client, stream: str, subjects: Sequence[str], *, after: int, since: datetime | None, last: int
-) -> AsyncIterator[list[Entry]]:
+) -> AsyncGenerator[list[Entry], None]:
     """Entries of `subjects` at positions (after, last], from `since` on where given, in order, batch by batch.
 
-    Raises JetStreamError, nats.errors.Error, TimeoutError.
+    Iterate inside `contextlib.aclosing`: it holds a subscription. Raises JetStreamError, nats.errors.Error,
+    TimeoutError.
     """
     consumer, pending = await _consumer(nc, stream, subjects, after, since)
     box = _Box()
@@ -58,8 +61,10 @@ async def read(
             if batch and batch[-1].seq >= last:
                 break
     finally:
-        await subscription.unsubscribe()
-        await api(nc, f"CONSUMER.DELETE.{stream}.{consumer}")
+        # Not waited for: a connection that broke would answer neither, and JetStream forgets it by itself in time.
+        with suppress(NatsError):
+            await subscription.unsubscribe()
+            await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}")
 
 
 async def append(nc: Client, stream: str, draft: Draft) -> int:
@@ -81,7 +86,8 @@ async def append_all(nc: Client, stream: str, drafts: Sequence[Draft]) -> None:
             for confirmation in await box.take(len(some)):
                 _position(confirmation.subject, confirmation)
     finally:
-        await subscription.unsubscribe()
+        with suppress(NatsError):
+            await subscription.unsubscribe()
 
 
 class _Box:

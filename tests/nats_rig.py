@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ async def connect(endpoint: Endpoint) -> Client:
 
 async def entries(nc: Client, stream: str, subjects: Sequence[str]) -> list[Entry]:
     found = []
-    async for batch in read(nc, stream, subjects, after=0, since=None, last=2**62):
-        found += batch
+    async with aclosing(read(nc, stream, subjects, after=0, since=None, last=2**62)) as batches:
+        async for batch in batches:
+            found += batch
     return found
 
 
@@ -165,9 +167,9 @@ class Device:
 
     def drop(self) -> None:
         """Lose the connection without a DISCONNECT, so that the will is published."""
-        socket = self._client.socket()
-        assert socket is not None
-        socket.close()
+        connection = self._client.socket()
+        assert isinstance(connection, socket.socket)
+        connection.shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
         self._client.disconnect()
