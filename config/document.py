@@ -1,15 +1,16 @@
 """Text to plain values: YAML 1.2 or JSON, every value with its line and column, duplicate keys refused.
 
 JSON is read by the standard library, and only when a place is asked for is it read again with places: a fleet of
-100 000 things costs no more than it must. YAML is read from ruamel's events by the core schema of YAML 1.2: `no` is
-text, `010` is ten, a date is text. Aliases are followed, but what they expand to is bounded.
+100 000 things costs no more than it must. YAML is read from ruamel's events (or, where it is as plain as most is, by
+`plain_yaml`) by the core schema of YAML 1.2: `no` is text, `010` is ten, a date is text. Aliases are followed, but
+what they expand to is bounded.
 """
 
 import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -28,38 +29,15 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
+from config.plain_yaml import plain_tree
 from config.problem import ConfigError, KeyPath, Place, Problem, UnreadableError, problem, shown
+from config.tree import DEPTH_MAX, Node, scalar
 
 BYTES_MAX: Final = 64 * 1024**2
-DEPTH_MAX: Final = 64
 EXPANDED_MAX: Final = 1_000_000  # values that aliases may add up to
 
-_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
-_OCTAL: Final = re.compile(r"0o[0-7]+")
-_HEXADECIMAL: Final = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_WORDS: Final[dict[str, Any]] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-}
 _UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _JSON_TOKEN: Final = re.compile(r'[{}\[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+')
-
-
-@dataclass(slots=True)
-class Node:
-    """A value and where it begins. Lines and columns count from 1."""
-
-    data: Any
-    line: int
-    column: int
-    items: list["Node"] = field(default_factory=list)
-    members: dict[str, tuple["Node", "Node"]] = field(default_factory=dict)  # key -> (the key's place, the value)
-    size: int = 1  # values in it, aliases followed
 
 
 @dataclass(frozen=True)
@@ -204,8 +182,15 @@ def _json_tree(text: str, file: Path, duplicates: list[Problem]) -> Node:
 
 
 def _yaml(text: str, file: Path) -> Document:
+    root = plain_tree(text) or full_tree(text, file)
+    _encodable(text, root.data, file)
+    return Document(file, root.data, lambda: root)
+
+
+def full_tree(text: str, file: Path) -> Node:
+    """The tree of any YAML that a configuration may be written in. Raises ConfigError as `read`."""
     try:
-        root = _Composer(file, YAML(typ="safe", pure=True).parse(text)).document()
+        return _Composer(file, YAML(typ="safe", pure=True).parse(text)).document()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
@@ -213,8 +198,6 @@ def _yaml(text: str, file: Path) -> Document:
         raise ConfigError([problem(place, f"no YAML: {what}")]) from None
     except YAMLError as error:
         raise ConfigError([problem(_unprintable(text, file), f"no YAML: {getattr(error, 'reason', error)}")]) from None
-    _encodable(text, root.data, file)
-    return Document(file, root.data, lambda: root)
 
 
 class _Composer:
@@ -275,7 +258,10 @@ class _Composer:
             if not isinstance(event, ScalarEvent):
                 self._refuse(key, "a key must be plain text")
             # As text whatever it looks like: a group may be called 7, or null.
-            value = self._node(next(self._events), depth + 1)
+            value = self._node(begin := next(self._events), depth + 1)
+            if isinstance(begin, ScalarEvent) and begin.value == "" and begin.implicit[0]:
+                # ruamel has nothing begin where the next thing does: it is better looked for behind its key.
+                value.line, value.column = event.end_mark.line + 1, event.end_mark.column + 2
             _enter(node, event.value, key, value, self._file, self._duplicates)
         node.size += sum(value.size for _, value in node.members.values())
         node.data = {name: value.data for name, (_, value) in node.members.items()}
@@ -294,8 +280,7 @@ class _Composer:
         if event.tag == "!" or (event.tag is None and not event.implicit[0]):
             return event.value
         self._only(event, node, "tag:yaml.org,2002:str")
-        # An integer of thousands of digits would raise; it is no number of ours.
-        return event.value if event.tag or len(event.value) > 400 else _plain(event.value)
+        return event.value if event.tag else scalar(event.value)
 
     def _only(self, event: Any, node: Node, tag: str) -> None:
         if event.tag not in {None, tag}:
@@ -303,19 +288,6 @@ class _Composer:
 
     def _refuse(self, node: Node, message: str) -> NoReturn:
         raise ConfigError([problem(Place(self._file, node.line, node.column), message)])
-
-
-def _plain(text: str) -> Any:
-    """What an unquoted scalar means: YAML 1.2, core schema."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
-        return int(text, 0)
-    return text
 
 
 def _node_at(event: Event) -> Node:

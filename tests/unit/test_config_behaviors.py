@@ -367,8 +367,10 @@ def test_a_name_that_contradicts_its_operator_is_warned_about(name, operator, pr
 
 def test_the_warning_says_what_the_behavior_does():
     assert warnings(cpu("HighCpu", "greater-than")) == [
-        "Behavior HighCpu: the name suggests the opposite of what it does: "
-        "it alarms when cpu_usage is not greater than 75"
+        (
+            "Behavior HighCpu: the name suggests the opposite of what it does: "
+            "it alarms when cpu_usage is not greater than 75"
+        )
     ]
 
 

@@ -124,8 +124,10 @@ def limit(operator, value, **more):
                 "statisticalThreshold": {"statistic": "p99"},
                 "durationSeconds": 900,
             },
-            "alarms when aws:all-bytes-out over 15 min is not less than or equal to"
-            " the p99 of all things of the profile's targets",
+            (
+                "alarms when aws:all-bytes-out over 15 min is not less than or equal to"
+                " the p99 of all things of the profile's targets"
+            ),
         ),
         (
             "cpu_usage",
@@ -144,8 +146,10 @@ def limit(operator, value, **more):
         (
             "aws:num-disconnects",
             {"mlDetectionConfig": {"confidenceLevel": "LOW"}, "consecutiveDatapointsToAlarm": 3},
-            "alarms when aws:num-disconnects is unusual by the model learned from its group, at LOW confidence,"
-            " 3 datapoints in a row",
+            (
+                "alarms when aws:num-disconnects is unusual by the model learned from its group, at LOW confidence,"
+                " 3 datapoints in a row"
+            ),
         ),
         (
             "cpu_usage",

@@ -80,8 +80,10 @@ def test_all_problems_of_shape_in_all_files_are_listed_at_their_places(monkeypat
         "detectd.yaml:8:29: limits.report_interval_s: expected a number, got text",
         "fleet.json:2:20: things[1]: expected text, got a whole number; put it in quotes",
         'fleet.json:4:15: groups.pumps.thing: unknown key "thing", did you mean "things"?',
-        "profiles/a.yaml:5:7: behaviors[0].criteria.comparison_operator: "
-        'unknown key "comparison_operator", did you mean "comparisonOperator"?',
+        (
+            "profiles/a.yaml:5:7: behaviors[0].criteria.comparison_operator: "
+            'unknown key "comparison_operator", did you mean "comparisonOperator"?'
+        ),
         "profiles/a.yaml:6:37: behaviors[0].criteria.consecutiveDatapointsToAlarm: expected a whole number, got text",
         'profiles/b.yaml:2:1: the key "securityProfileName" is here a second time; the first is in line 1',
     ]
@@ -193,7 +195,7 @@ fleet: [fleet-*.yaml, {things: [t3], groups: {g3: {parent: g1}}}]
 
 def test_what_is_wrong_between_files_is_said_of_the_file_it_is_in(folder):
     main = folder(
-        main_yaml="profiles: [{securityProfileName: I, targets: [thinggroup/x]}, a.json, b.json]\nfleet: [{}, f.yaml]\n",
+        main_yaml="profiles: [{securityProfileName: I, targets: [thinggroup/x]}, a.json, b.json]\nfleet: [{}, f.yaml]",
         a_json=[profile("A"), profile("B", targets=["nowhere"])],
         b_json=profile("A"),
         f_yaml="things: [ok, 'not ok']\ngroups:\n  g: {parent: h}\n",
