@@ -124,7 +124,8 @@ class App:
         folder = settings.data_dir / CHECKPOINTS
         self._poison = await _poison(store)
         self.recovery = Recovery(
-            folder, kinds(), self.host.identity.identity, store, self.definition, self.host.read_range, self._poison.copy,
+            folder, kinds(), self.host.identity.identity, store, self.definition, self.host.read_range,
+            self._poison.copy,
             await self._rules_before(), await self.host.last_seq(),
         )  # fmt: skip
         world, after = await self.recovery.world()
@@ -137,7 +138,7 @@ class App:
         self.pipeline = Pipeline(
             world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock
         )
-        self.pipeline.answer_after = max((await store.positions()).values(), default=0)
+        self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
         self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
         self.reloader = Reloader(
             self._config, settings, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
@@ -151,6 +152,16 @@ class App:
         """The rules before the log's first entry: none, unless it has dropped the entry that brought them."""
         digest = await self.store.get_meta(RULES)
         return await self.definition(digest) if digest and self.host.identity.first_seq > 1 else Rules()
+
+    async def _last_stored(self, log_last: int) -> int:
+        """The last position whose effects are stored; a log that ends before it has lost its end (a power cut)."""
+        stored = max((await self.store.positions()).values(), default=0)
+        if stored > log_last:
+            log.error("log.went-back", stored=stored, log_last=log_last)
+            await self.store.put_gap("log", log_last + 1, stored, "the log lost its end; these were judged, not kept")
+            await self.store.drop_positions(await self.store.positions())
+            self.telemetry.gaps.inc()
+        return min(stored, log_last)
 
     async def _announce_rules(self, rules: Rules) -> None:
         """The files may have changed while we were away: that too is an entry of the log."""

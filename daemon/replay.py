@@ -36,7 +36,7 @@ class Line(msgspec.Struct, frozen=True, rename="camel"):
 
     time: float
     topic: str | None = None
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = msgspec.Raw()  # empty: none
     event: str | None = None
     client_id: str | None = None
     ip: str | None = None
@@ -47,7 +47,7 @@ class Line(msgspec.Struct, frozen=True, rename="camel"):
     origin: int | None = None  # ns
     flags: int = 0
     subject: str | None = None
-    rules: msgspec.Raw | None = None
+    rules: msgspec.Raw = msgspec.Raw()
 
 
 class Header(msgspec.Struct, frozen=True, rename="camel"):
@@ -184,7 +184,7 @@ def _entries(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[Entry, int]]:
 def _entry(line: Line, seq: int) -> Entry:
     ts = line.ts if line.ts is not None else round(line.time * NS)
     if line.subject is not None:  # of a recording
-        rules = rules_from_bytes(bytes(line.rules)) if line.rules is not None else None
+        rules = rules_from_bytes(bytes(line.rules)) if line.rules else None
         return Entry(seq, ts, line.subject, _payload(line.payload), line.origin, line.flags, rules)
     if line.event is not None:
         if line.event not in EVENTS:
@@ -195,9 +195,7 @@ def _entry(line: Line, seq: int) -> Entry:
     return Entry(seq, ts, subject_of_topic(line.topic), _payload(line.payload), None, line.flags)
 
 
-def _payload(raw: msgspec.Raw | None) -> bytes:
-    if raw is None:
-        return b""
+def _payload(raw: msgspec.Raw) -> bytes:
     text = bytes(raw)
     if text.startswith(b'"'):
         return base64.b64decode(msgspec.json.decode(text), validate=True)

@@ -15,9 +15,10 @@ from config.diff import rules_from_bytes
 from config.load import ConfigError, load
 from config.model import Rules, Settings
 from daemon.app import STORE
-from daemon.log import Gap, LogReader, WireError
+from daemon.log import Gap, LogReader
 from daemon.reach import access, control
 from daemon.record import header, lines
+from daemon.wire import RequestError, WireError
 
 
 def record(options: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def record(options: argparse.Namespace) -> int:
         return 1
     try:
         asyncio.run(_record(settings, options.first, options.last))
-    except (OSError, WireError, TimeoutError, sqlite3.Error, LookupError) as problem:
+    except (OSError, WireError, RequestError, TimeoutError, sqlite3.Error, LookupError) as problem:
         print(f"can't read the log: {problem}", file=sys.stderr)
         return 3
     return 0

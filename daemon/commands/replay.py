@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, ContextManager
+from typing import Any, BinaryIO
 
 import msgspec
 from rich.console import Console
@@ -14,8 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from actors.metrics import kinds
 from config.load import ConfigError, load
 from config.model import NS
-from daemon.replay import Unreadable, event_of
-from daemon.replay import replay as events
+from daemon import kernel_cache
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -25,6 +24,10 @@ def replay(options: argparse.Namespace) -> int:
     except ConfigError as problem:
         print(problem, file=sys.stderr)
         return 1
+    kernel_cache.prepare(settings.data_dir)
+    from daemon.replay import Unreadable, event_of  # noqa: PLC0415  # after the place of the kernels is known
+    from daemon.replay import replay as events  # noqa: PLC0415
+
     try:
         until_ns = _instant_ns(options.until) if options.until else None
         with _opened(options.input) as source, _progress(options.input) as bar:
@@ -51,11 +54,11 @@ def _instant_ns(text: str) -> int:
         return round(moment.timestamp() * NS)
 
 
-def _opened(path: Path) -> ContextManager[BinaryIO]:
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
 
 
-def _progress(path: Path) -> ContextManager[Progress | None]:
+def _progress(path: Path) -> AbstractContextManager[Progress | None]:
     if not sys.stderr.isatty() or str(path) == "-":
         return nullcontext()
     bar = Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)

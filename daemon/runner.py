@@ -1,0 +1,80 @@
+"""Runs the daemon on an event loop, and turns signals into what they mean."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from nats.errors import Error as NatsError
+
+from config.model import Settings
+from daemon.app import App
+from daemon.lock import DirectoryInUse
+from daemon.log import LogWentBack, NotStored
+from daemon.notifiers import ReceiverError
+from daemon.server_binary import NoServer
+from daemon.server_child import ServerFailed
+from daemon.store import StoreError
+from daemon.streams import JetStreamError
+
+EXPECTED: Final = (
+    DirectoryInUse, StoreError, NoServer, ServerFailed, ReceiverError, LogWentBack, NotStored, JetStreamError,
+    NatsError, OSError, LookupError,
+)  # fmt: skip
+"""What can be wrong with the surroundings: said in one line. Anything else is a bug, and shows where it was."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(config: Path, settings: Settings) -> int:
+    """0 after a signal; 3 it could not start, or something broke."""
+    try:
+        _on_a_loop(_serve(config, settings))
+    except BaseException as error:  # the last boundary: said in the log, told by the exit code
+        for one in _leaves(error):
+            if isinstance(one, EXPECTED):
+                log.critical("serve.failed", error=str(one) or repr(one))
+            else:
+                log.critical("serve.failed", error=repr(one), exc_info=one)
+        return 3
+    return 0
+
+
+def _on_a_loop(main: Coroutine[Any, Any, None]) -> None:
+    """On uvloop; where it is missing, on asyncio's own loop."""
+    try:
+        import uvloop  # noqa: PLC0415  # not there on every platform
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+async def _serve(config: Path, settings: Settings) -> None:
+    app = App(config, settings)
+    loop = asyncio.get_running_loop()
+    stopped = False
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal stopped
+        if stopped:
+            app.abandon()
+            os._exit(128 + number)
+        stopped = True
+        app.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, app.reload_soon)
+    await app.run()
