@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from builders import as_events, naive_events, play, world
 from histories import logs, rule_sets
 
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=150, deadline=None)
 
 
 @many
