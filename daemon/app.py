@@ -18,6 +18,7 @@ import structlog
 from actors.controls import RETRY, Retry
 from actors.metrics import kinds
 from config.diff import rules_digest, rules_from_bytes
+from config.load import Loaded
 from config.model import NS, Rules, Settings
 from daemon import sdnotify
 from daemon.answers import DeviceAnswers
@@ -53,8 +54,8 @@ log = structlog.get_logger(__name__)
 class App:
     """One running daemon. `run` returns after `stop` was called, or raises what broke it."""
 
-    def __init__(self, config: Path, settings: Settings, clock: Clock | None = None) -> None:
-        self._config, self._settings = config, settings
+    def __init__(self, config: Path, loaded: Loaded, clock: Clock | None = None) -> None:
+        self._config, self._loaded, self._settings = config, loaded, loaded.settings
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self.telemetry = Telemetry()
@@ -141,7 +142,7 @@ class App:
         self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
         self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
         self.reloader = Reloader(
-            self._config, settings, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
+            self._config, self._loaded, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
         )
         self._after = after
         self.vitals.watch_counters()
@@ -189,7 +190,7 @@ class App:
 
     def _tasks(self) -> Mapping[str, Any]:
         clock = self._clock
-        watch = Watch(self._settings.sources or [self._config], self._files_changed)
+        watch = Watch(self._settings.sources or [self._config], self._files_changed, directories=self._loaded.folders)
         self._watch = watch
         return {
             "host": self.host.watch(),
@@ -271,7 +272,8 @@ class App:
         """Reload, however it was asked for."""
         self._notify.reloading(self._clock.monotonic_ns())
         answer = await self.reloader.reload()
-        self._watch.follow(self.reloader.settings.sources or [self._config])
+        loaded = self.reloader.loaded
+        self._watch.follow(loaded.settings.sources or [self._config], loaded.folders)
         self._notify.ready()
         return answer
 

@@ -45,14 +45,18 @@ class Reloader:
     """Holds the settings in force. `generation` counts the configurations that were put in force."""
 
     def __init__(
-        self, path: Path, settings: Settings, kinds: Kinds, dispatch: Dispatch, telemetry: Telemetry,
+        self, path: Path, loaded: Loaded, kinds: Kinds, dispatch: Dispatch, telemetry: Telemetry,
         apply_rules: Callable[[Rules], Awaitable[None]], apply_bridges: Callable[[Settings], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self.settings, self.generation = settings, 1
+        self.loaded, self.generation = loaded, 1
         self._path, self._kinds, self._dispatch, self._telemetry = path, kinds, dispatch, telemetry
         self._apply_rules, self._apply_bridges = apply_rules, apply_bridges
         self._lock = asyncio.Lock()
         self.last_problems: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
 
     async def reload(self) -> Answer:
         """Read the files again and put them in force, or say why not."""
@@ -112,6 +116,6 @@ class Reloader:
         await self._apply_bridges(settings)
         logs.set_level(settings.logging.level)
         changed = settings != self.settings
-        self.settings = settings
+        self.loaded = loaded
         self.generation += changed
         return Reloaded(self.generation, changed)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from nats.errors import Error as NatsError
 
-from config.model import Settings
+from config.load import Loaded
 from daemon.app import App
 from daemon.lock import DirectoryInUse
 from daemon.log import LogWentBack, NotStored
@@ -29,10 +29,10 @@ EXPECTED: Final = (
 log = structlog.get_logger(__name__)
 
 
-def run(config: Path, settings: Settings) -> int:
+def run(config: Path, loaded: Loaded) -> int:
     """0 after a signal; 3 it could not start, or something broke."""
     try:
-        _on_a_loop(_serve(config, settings))
+        _on_a_loop(_serve(config, loaded))
     except BaseException as error:  # the last boundary: said in the log, told by the exit code
         for one in _leaves(error):
             if isinstance(one, EXPECTED):
@@ -61,8 +61,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _serve(config: Path, settings: Settings) -> None:
-    app = App(config, settings)
+async def _serve(config: Path, loaded: Loaded) -> None:
+    app = App(config, loaded)
     loop = asyncio.get_running_loop()
     stopped = False
 

@@ -26,6 +26,7 @@ from daemon.backup import (
     restore_log,
     snapshot_log,
 )
+from daemon.commands import bad
 from daemon.lock import DirectoryInUse, hold
 from daemon.nats import NatsServer
 from daemon.reach import access, control
@@ -47,7 +48,10 @@ def _with_settings(options: argparse.Namespace, work: Any) -> int:
     try:
         settings = load(options.config, kinds()).settings
         return int(asyncio.run(work(settings, options.directory)))
-    except (ConfigError, BackupError, DirectoryInUse, FileExistsError) as problem:
+    except ConfigError as problem:
+        print(problem, file=sys.stderr)
+        return bad(problem)
+    except (BackupError, DirectoryInUse, FileExistsError) as problem:
         print(problem, file=sys.stderr)
         return 1
     except (OSError, NatsError, TimeoutError) as problem:

@@ -10,6 +10,7 @@ from actors.metrics import kinds
 from config.behaviors import metrics_of
 from config.explain import explain
 from config.load import ConfigError, Loaded, load
+from daemon.commands import bad
 
 
 def check(options: argparse.Namespace) -> int:
@@ -21,7 +22,7 @@ def check(options: argparse.Namespace) -> int:
             _print_json({"valid": False, "problems": [str(p) for p in problem.problems]})
         else:
             print(problem, file=sys.stderr)
-        return 1
+        return bad(problem)
     if options.json:
         meanings = [{"profile": profile, "behavior": name, "means": text} for profile, name, text in _meanings(loaded)]
         _print_json({"valid": True, "warnings": [str(w) for w in loaded.warnings], "behaviors": meanings})

@@ -9,6 +9,7 @@ import aiohttp
 
 from actors.metrics import kinds
 from config.load import ConfigError, load
+from daemon.commands import bad
 
 
 def poison(options: argparse.Namespace) -> int:
@@ -17,7 +18,7 @@ def poison(options: argparse.Namespace) -> int:
         listen = load(options.config, kinds()).settings.http.listen
     except ConfigError as problem:
         print(problem, file=sys.stderr)
-        return 1
+        return bad(problem)
     try:
         return asyncio.run(_ask(f"http://{listen}/-/poison", options))
     except (aiohttp.ClientError, TimeoutError) as problem:

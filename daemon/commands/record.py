@@ -15,6 +15,7 @@ from config.diff import rules_from_bytes
 from config.load import ConfigError, load
 from config.model import Rules, Settings
 from daemon.app import STORE
+from daemon.commands import bad
 from daemon.log import Gap, LogReader
 from daemon.reach import access, control
 from daemon.record import header, lines
@@ -27,7 +28,7 @@ def record(options: argparse.Namespace) -> int:
         settings = load(options.config, kinds()).settings
     except ConfigError as problem:
         print(problem, file=sys.stderr)
-        return 1
+        return bad(problem)
     try:
         asyncio.run(_record(settings, options.first, options.last))
     except (OSError, WireError, RequestError, TimeoutError, sqlite3.Error, LookupError) as problem:

@@ -15,6 +15,7 @@ from actors.metrics import kinds
 from config.load import ConfigError, load
 from config.model import NS
 from daemon import kernel_cache
+from daemon.commands import bad
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def replay(options: argparse.Namespace) -> int:
         settings = load(options.config, kinds()).settings
     except ConfigError as problem:
         print(problem, file=sys.stderr)
-        return 1
+        return bad(problem)
     kernel_cache.prepare(settings.data_dir)
     from daemon.replay import Unreadable, event_of  # noqa: PLC0415  # after the place of the kernels is known
     from daemon.replay import replay as events  # noqa: PLC0415
