@@ -119,7 +119,9 @@ class Device:
 
     def __init__(self, where: Endpoint | str, client_id: str, **options: Any) -> None:
         self._address = where if isinstance(where, str) else where.mqtt
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311)
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311, reconnect_on_failure=False
+        )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = lambda _client, _data, message: self.received.append(
