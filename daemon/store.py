@@ -5,7 +5,7 @@ their violations, one outbox row per receiver, and the positions of the actors t
 
 **Power loss.** `synchronous=NORMAL`: after a crash of the process nothing that was committed is missing; after a
 loss of power the last commits may be (SQLite's WAL is then cut at a transaction, never torn). They are made again
-from the log, with the same ids; a notice that had gone out goes out once more under the same webhook-id.
+from the log, with the same ids, because the record of a checkpoint is a later commit than the effects before it; a notice that had gone out goes out once more under the same webhook-id.
 `durable=True` (`synchronous=FULL`) costs one fsync per commit.
 
 Instants are integer nanoseconds; `clock` gives the wall clock's.
@@ -13,15 +13,11 @@ Instants are integer nanoseconds; `clock` gives the wall clock's.
 # ruff: noqa: S608 - what is put into the SQL text are constants of ours; values are parameters
 
 import asyncio
-import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -30,22 +26,19 @@ from actors.effects import Transition
 from actors.notice import Notice
 from config.model import NS, MetricValue
 from daemon import outbox, violations
-from daemon.schema import SchemaError, migrate
+from daemon.database import Readers, StoreError, copy, open_to_write
 from daemon.violations import Committed, Violation, ViolationEvent
-from daemon.writer import Condition, StoreClosed, Writer, backoff_s
+from daemon.writer import Condition, Writer, backoff_s
+
+__all__ = ["Checkpoint", "Counters", "Gap", "Poison", "Store", "StoreError", "Violation", "ViolationEvent"]
 
 T = TypeVar("T")
 Con = sqlite3.Connection
 
-READERS: Final = 2
 TOUCH_EVERY_S: Final = 1.0
 RETENTION_NS: Final = 30 * 86_400 * NS
 POISON_MAX: Final = 10_000
 STORED_STATES: Final = tuple(state for state in State if state is not State.SENDING)
-
-
-class StoreError(Exception):
-    """The store can't be opened, or what was asked of it can't be done; the message says what to do."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -101,7 +94,7 @@ class Store:
     its commit, in order; both are set by dispatch.
     """
 
-    def __init__(self, path: Path, writer: Writer, readers: "_Readers", clock: Callable[[], int]) -> None:
+    def __init__(self, path: Path, writer: Writer, readers: Readers, clock: Callable[[], int]) -> None:
         self.path = path
         self.writer = writer
         self.counters = Counters()
@@ -127,19 +120,18 @@ class Store:
         """Open or create the database at `path`, and migrate it. `on_condition(condition, detail)` hears when
         writing starts to fail ("storage-full", …) and when it is "ok" again. Raises `StoreError`.
         """
-        con = await asyncio.to_thread(_open, path, durable)
+        con = await asyncio.to_thread(open_to_write, path, durable)
         writer = Writer(con, on_condition=on_condition, backoff=backoff)
-        return cls(path, writer, _Readers(path), clock)
+        return cls(path, writer, Readers(path), clock)
 
     async def close(self) -> None:
-        """Write what is queued and let go of the file."""
+        """Write what is queued and let go of the file. On a full disk what can't be written is given up."""
         if self._timer is not None:
             self._timer.cancel()
-        if self.writer.condition == "ok":
-            await self.flush()
+        last = asyncio.create_task(self.flush(), name="store-last-flush")
+        await asyncio.sleep(0)  # it is queued now, before the end mark
         await self.writer.close()
-        if self._flush is not None:
-            await asyncio.gather(self._flush, return_exceptions=True)
+        await asyncio.gather(last, *([self._flush] if self._flush else []), return_exceptions=True)
         await self._readers.close()
 
     @property
@@ -368,7 +360,7 @@ class Store:
     async def backup(self, path: Path) -> None:
         """A consistent copy of the database at `path`, made while everything goes on. Raises `StoreError`."""
         try:
-            await self.read(lambda con: _backup(con, path))
+            await self.read(lambda con: copy(con, path))
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"backing up to {path}: {error}") from error
 
@@ -377,62 +369,6 @@ class Store:
 
     async def _rows(self, sql: str, row: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return await self.read(lambda con: con.execute(sql, row).fetchall())
-
-
-class _Readers:
-    """A few threads with a read-only connection each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-        self._idle: deque[Con] = deque()
-        self._turn = asyncio.Semaphore(READERS)
-        self._closed = False
-
-    async def run(self, run: Callable[[Con], T]) -> T:
-        async with self._turn:
-            if self._closed:
-                raise StoreClosed("the store is closed")
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, run)
-
-    def _run(self, run: Callable[[Con], T]) -> T:
-        con = self._idle.pop() if self._idle else _connect_to_read(self._path)
-        try:
-            return run(con)
-        finally:
-            self._idle.append(con)
-
-    async def close(self) -> None:
-        self._closed = True
-        await asyncio.to_thread(self._pool.shutdown)
-        while self._idle:
-            self._idle.pop().close()
-
-
-def _open(path: Path, durable: bool) -> Con:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # before SQLite does: the -wal and -shm files get the same mode
-        con = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"opening {path}: {error}") from error
-    try:
-        con.execute("PRAGMA journal_mode = WAL")
-        con.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        con.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after it has answered
-        con.execute("PRAGMA journal_size_limit = 67108864")
-        migrate(con)
-    except (SchemaError, sqlite3.Error) as error:
-        con.close()
-        raise StoreError(f"{path}: {error}") from error
-    return con
-
-
-def _connect_to_read(path: Path) -> Con:
-    # Not mode=ro: a reader of a WAL may have to write to the -shm file.
-    con = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
-    con.execute("PRAGMA query_only = ON")
-    return con
 
 
 def _adopt_identity(con: Con, identity: str, now_ns: int) -> Committed | None:
@@ -464,20 +400,3 @@ def _drop_poison(con: Con, actor: str, seq: int) -> Poison | None:
     row = con.execute(f"SELECT actor, seq, subject, entry, error, time_ns {where}", (actor, seq)).fetchone()
     con.execute(f"DELETE {where}", (actor, seq))
     return None if row is None else Poison(*row)
-
-
-def _backup(con: Con, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    copy = sqlite3.connect(partial)
-    try:
-        con.backup(copy)  # all pages in one read transaction: WAL readers do not hold up the writer
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
-    except sqlite3.Error:
-        copy.close()
-        partial.unlink(missing_ok=True)
-        raise
-    copy.close()
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)

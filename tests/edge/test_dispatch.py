@@ -15,7 +15,8 @@ from actors.delivery import FAILURES_MAX, Delivered, Disabled, Outcome, Reason, 
 from actors.notice import Notice
 from config.model import NS, Receivers, Webhook
 from daemon.clock import VirtualClock
-from daemon.dispatch import UNMARKED_MAX, Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
+from daemon.courier import UNMARKED_MAX
+from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
 from daemon.notifiers import ReceiverError
 from daemon.store import Store
 
@@ -389,6 +390,24 @@ async def test_a_removed_receiver_finishes_what_it_sends_and_the_rest_waits_as_o
     await daemon.reload(ops=again)
     await daemon.become({("p1", "in-alarm"): State.DELIVERED, ("p1", "alarm-cleared"): State.DELIVERED})
     assert again.attempts == [("p1", "alarm-cleared")]
+
+
+async def test_a_receiver_that_returns_while_it_is_still_being_sent_to_is_not_sent_it_twice(daemon: Daemon) -> None:
+    ops = Receiver(daemon.clock)
+    ops.gate.clear()
+    await daemon.start(ops=ops)
+    await daemon.store.commit([raised("p1"), cleared("p1")])
+    await eventually(lambda: ops.open == 1)
+    await daemon.reload()
+    again = Receiver(daemon.clock)
+    returning = asyncio.create_task(daemon.reload(ops=again))
+    for _ in range(50):  # as long as a worker would need to read the outbox, many times over
+        await daemon.store.backlogs()
+    assert again.attempts == []
+    ops.gate.set()
+    await returning
+    await eventually(lambda: again.attempts == [("p1", "alarm-cleared")])
+    assert ops.attempts == [("p1", "in-alarm")]
 
 
 async def test_a_receiver_removed_while_the_daemon_was_off_leaves_orphans_too(daemon: Daemon) -> None:

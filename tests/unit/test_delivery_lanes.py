@@ -104,6 +104,15 @@ def test_a_lane_that_waits_holds_its_head_only_and_reads_the_rest_when_it_is_thr
     assert launched(lanes) == [2]
 
 
+def test_what_comes_while_a_head_waits_is_left_to_the_outbox() -> None:
+    lanes = fresh_lanes()
+    lanes.offer([notice(1)], 0)
+    assert launched(lanes) == [1]
+    lanes.put_back(notice(1), 1, due_ns=50, now_ns=0)
+    lanes.offer([notice(2)], 0)
+    assert (lanes.size, lanes.turned_away) == (1, 1)
+
+
 def test_rows_that_all_left_the_queue_close_their_lane() -> None:
     lanes = fresh_lanes()
     lanes.offer([notice(1), notice(2)], 0)
@@ -129,8 +138,9 @@ class Outbox:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(1, 5))
-def test_random_histories_send_every_row_once_and_in_order(rng: random.Random, size_max: int, things: int) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 5))
+def test_random_histories_send_every_row_once_and_in_order(seed: int, size_max: int, things: int) -> None:
+    rng = random.Random(seed)  # not hypothesis's own: that one rarely strays from its simplest choices
     lanes, outbox = Lanes(size_max), Outbox()
     committed: dict[str, list[int]] = {}
     delivered: dict[str, list[int]] = {}
@@ -187,17 +197,6 @@ def test_random_histories_send_every_row_once_and_in_order(rng: random.Random, s
     steps += [commit, hear, launch, lanes.rescan]
     for _ in range(rng.randint(5, 60)):
         now += rng.randint(0, 2)
-        steps: list[Callable[[], None]] = [
-            commit,
-            commit,
-            hear,
-            hear,
-            read,
-            launch,
-            launch,
-            lanes.rescan,
-            finish_somehow,
-        ]
         rng.choice(steps)()
         assert lanes.size <= size_max + 2 * things
     for _ in range(1000):
