@@ -5,7 +5,8 @@ their violations, one outbox row per receiver, and the positions of the actors t
 
 **Power loss.** `synchronous=NORMAL`: after a crash of the process nothing that was committed is missing; after a
 loss of power the last commits may be (SQLite's WAL is then cut at a transaction, never torn). They are made again
-from the log, with the same ids, because the record of a checkpoint is a later commit than the effects before it; a notice that had gone out goes out once more under the same webhook-id.
+from the log, with the same ids, because the record of a checkpoint is a later commit than the effects before it;
+a notice that had gone out goes out once more under the same webhook-id.
 `durable=True` (`synchronous=FULL`) costs one fsync per commit.
 
 Instants are integer nanoseconds; `clock` gives the wall clock's.
