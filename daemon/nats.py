@@ -20,7 +20,7 @@ from daemon.clock import Clock, SystemClock
 from daemon.guard import Placed, last_mark, reconcile, settle
 from daemon.server_child import Adopted, Endpoint, ServerChild, ServerFailed, Unfit
 from daemon.server_log import ServerLog
-from daemon.streams import JetStreamError, LogIdentity, ensure
+from daemon.streams import JetStreamError, LogIdentity, bound_mqtt, ensure
 
 Prologue = Callable[[Client, LogIdentity], Awaitable[None]]
 """Called after each start of a server, before anything is copied into the log and before devices are let in."""
@@ -154,6 +154,7 @@ class NatsServer:
         doing.result()
 
     async def _prepare(self, nc: Client) -> None:
+        await bound_mqtt(nc)
         self._identity = await ensure(nc, self._log)
         if self._prologue is not None:
             await self._prologue(nc, self._identity)

@@ -43,6 +43,27 @@ class LogIdentity:
     last_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A stream of nats-server's: its settings are nats-server's too, but for the bound."""
+
+    subjects: tuple[str, ...]
+    bytes_max: int
+    more: dict[str, Any]
+
+
+_ONE_EACH: Final = {"max_msgs_per_subject": 1}
+_MIB: Final = 1024**2
+_MQTT: Final = {
+    "$MQTT_sess": _Own(("$MQTT.sess.>",), 256 * _MIB, _ONE_EACH),
+    "$MQTT_rmsgs": _Own(("$MQTT.rmsgs.>",), 64 * _MIB, _ONE_EACH),
+    "$MQTT_out": _Own(("$MQTT.out.>",), 64 * _MIB, {"retention": "interest"}),
+    "$MQTT_qos2in": _Own(
+        ("$MQTT.qos2.in.>",), 64 * _MIB, {**_ONE_EACH, "discard": "new", "discard_new_per_subject": True}
+    ),
+}
+
+
 async def ensure(nc: Client, log: Log, replicas: int = 1) -> LogIdentity:
     """Make the guard and the log, or bring their limits up to date; what they hold stays.
 
@@ -52,6 +73,15 @@ async def ensure(nc: Client, log: Log, replicas: int = 1) -> LogIdentity:
     info = await _ensure_log(nc, log, replicas)
     state = info["state"]
     return LogIdentity(log.stream, info["config"]["metadata"][IDENTITY_KEY], state["first_seq"], state["last_seq"])
+
+
+async def bound_mqtt(nc: Client) -> None:
+    """Bound what nats-server's MQTT keeps beside the guard: without it devices could fill the store, and stop the log.
+
+    Made before the first device comes: nats-server uses what it finds. Raises as `ensure`.
+    """
+    for name, own in _MQTT.items():
+        await _ensure_stream(nc, {**_bounded(name, own.subjects, own.bytes_max), **own.more})
 
 
 async def api(nc: Client, subject: str, body: object = None) -> dict[str, Any]:

@@ -120,7 +120,11 @@ class Device:
     def __init__(self, where: Endpoint | str, client_id: str, **options: Any) -> None:
         self._address = where if isinstance(where, str) else where.mqtt
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=mqtt.MQTTv311, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            clean_session=not options.get("keep", False),
+            protocol=mqtt.MQTTv311,
+            reconnect_on_failure=False,
         )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
@@ -155,9 +159,9 @@ class Device:
         assert self.connack is not None
         return self.connack
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False) -> None:
         """Returns when it is acknowledged; QoS 0: handed to the socket."""
-        info = self._client.publish(topic, payload, qos=qos)
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
         await until(info.is_published, f"PUBACK of {topic}")
 
     async def subscribe(self, topic: str, qos: int = 1) -> Any:
@@ -180,7 +184,7 @@ class Device:
 
 @asynccontextmanager
 async def device(where: Endpoint | str, client_id: str = "device-1", **options: Any) -> AsyncIterator[Device]:
-    """A connected device; options: will=(topic, payload), user=NAME, tls=SSLContext."""
+    """A connected device; options: will=(topic, payload), user=NAME, tls=SSLContext, keep=its session."""
     client = Device(where, client_id, **options)
     try:
         assert await client.try_to_connect() == "Success"

@@ -1,12 +1,14 @@
 """The log and the guard as streams: made, kept, brought up to date."""
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from nats.aio.client import Client
-from nats_rig import SMALL, Rig, body, connect, device, running, topic
+from nats_rig import SMALL, Rig, body, connect, device, number_of, running, topic, until
 
 from daemon.streams import GUARD, IDENTITY_KEY, JetStreamError, api, ensure
 
@@ -87,3 +89,50 @@ async def test_a_guard_that_nats_server_made_is_turned_into_a_history(rig: Rig, 
 async def test_a_refusal_of_jetstream_says_what_was_asked(nc: Client) -> None:
     with pytest.raises(JetStreamError, match=r"STREAM\.INFO\.NONE: stream not found"):
         await api(nc, "STREAM.INFO.NONE")
+
+
+async def test_what_devices_make_mqtt_keep_is_bounded_and_still_works(rig: Rig, nc: Client) -> None:
+    async with device(rig.endpoint, "one") as one, device(rig.endpoint, "two") as two:
+        await one.publish("kept/a", b"retained", retain=True)
+        await one.publish("kept/b", b"exactly once", qos=2)
+        await two.subscribe("kept/+", qos=2)
+        await until(lambda: ("kept/a", b"retained") in two.received, "the retained message")
+        await one.publish("kept/b", b"exactly once", qos=2)
+        await until(lambda: ("kept/b", b"exactly once") in two.received, "the QoS 2 message")
+    names = (await api(nc, "STREAM.NAMES"))["streams"]
+    bounds = {name: (await api(nc, f"STREAM.INFO.{name}"))["config"]["max_bytes"] for name in names}
+    assert set(bounds) == {"LOG", GUARD, "$MQTT_sess", "$MQTT_rmsgs", "$MQTT_out", "$MQTT_qos2in"}
+    assert all(bound > 0 for bound in bounds.values())
+
+
+async def test_a_session_outlives_a_crash_in_the_bounded_store(rig: Rig) -> None:
+    async with device(rig.endpoint, "stays", keep=True) as stays:
+        await stays.subscribe("news", qos=1)
+    os.kill(rig.endpoint.pid, signal.SIGKILL)
+    await rig.events.seen("opened", times=2)
+    async with device(rig.endpoint, "other") as other:
+        await other.publish("news", b"while away")
+    async with device(rig.endpoint, "stays", keep=True) as stays:
+        await until(lambda: stays.received == [("news", b"while away")], "the message")
+
+
+async def test_retained_messages_of_devices_leave_the_log_its_room(rig: Rig, nc: Client) -> None:
+    await api(
+        nc, "STREAM.UPDATE.$MQTT_rmsgs", (await api(nc, "STREAM.INFO.$MQTT_rmsgs"))["config"] | {"max_bytes": 2**20}
+    )
+    async with device(rig.endpoint) as hoarder:
+        for number in range(30):
+            await hoarder.publish(f"hoard/{number}", b"x" * 100_000, retain=True)
+        assert (await api(nc, "STREAM.INFO.$MQTT_rmsgs"))["state"]["bytes"] <= 2**20
+        await hoarder.publish(topic("p1"), body(1))
+    assert [number_of(entry) for entry in await rig.log()] == [1]
+
+
+async def test_but_for_their_bounds_they_are_what_nats_server_makes_itself(rig: Rig, nc: Client) -> None:
+    names = ("$MQTT_sess", "$MQTT_rmsgs", "$MQTT_out", "$MQTT_qos2in")
+    ours = {name: (await api(nc, f"STREAM.INFO.{name}"))["config"] for name in names}
+    for name in names:
+        await api(nc, f"STREAM.DELETE.{name}")
+    async with device(rig.endpoint):
+        theirs = {name: (await api(nc, f"STREAM.INFO.{name}"))["config"] for name in names}
+    assert {name: config | {"max_bytes": -1} for name, config in ours.items()} == theirs
