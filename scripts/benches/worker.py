@@ -26,9 +26,9 @@ POLL_S = 0.002
 
 async def main(config: Path, result: Path, until: int, replies: bool) -> None:
     daemon.pipeline.ANSWER_WITHIN_NS = ALWAYS_NS if replies else 0  # type: ignore[misc]
-    settings = load(config, kinds()).settings
-    logs.configure(settings.logging)
-    app = App(config, settings)
+    loaded = load(config, kinds())
+    logs.configure(loaded.settings.logging)
+    app = App(config, loaded)
     running = asyncio.create_task(app.run())
     watching = asyncio.create_task(watch(app, until))
     await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
