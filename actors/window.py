@@ -80,7 +80,7 @@ class Windows:
             self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
 
     def adopt(self, window: int, other: "Windows", theirs: int, rows: Iterable[tuple[int, int]]) -> None:
-        """Take over rings, for (its row, own row) pairs. Both hold the latest of the same reports: the longer has all."""
+        """Take over rings, for (its row, own row) pairs: both hold the latest of the same reports, the longer has all."""
         for row_from, row_to in rows:
             if other.length[row_from, theirs] > self.length[row_to, window]:
                 self.put(row_to, window, other.values(row_from, theirs))

@@ -84,7 +84,9 @@ def _backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     backup.add_argument("--config", type=Path, required=True, metavar="FILE")
     backup.add_argument("directory", type=Path, metavar="DIR")
     backup.set_defaults(command=("daemon.commands.backup", "backup"))
-    restore = commands.add_parser("restore", help="make an empty data directory from a backup; the daemon must be stopped")
+    restore = commands.add_parser(
+        "restore", help="make an empty data directory from a backup; the daemon must be stopped"
+    )
     restore.add_argument("--config", type=Path, required=True, metavar="FILE")
     restore.add_argument("directory", type=Path, metavar="DIR")
     restore.set_defaults(command=("daemon.commands.backup", "restore"))

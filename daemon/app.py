@@ -147,7 +147,6 @@ class App:
         self._after = after
         self.vitals.watch_counters()
         await self._announce_rules(settings.rules)
-        self.vitals.catch_up_to = await self.host.last_seq()
 
     async def _rules_before(self) -> Rules:
         """The rules before the log's first entry: none, unless it has dropped the entry that brought them."""
@@ -224,9 +223,9 @@ class App:
         log.info("stopped")
 
     async def _ready(self) -> None:
+        self.vitals.catch_up_to = await self.host.last_seq()
         await self.pipeline.reached(self.vitals.catch_up_to)
         await self.supervisor.drained()
-        self.vitals.caught_up = True
         self._notify.ready(f"listening on {self.address}")
         log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
         interval = sdnotify.watchdog_interval_s()
@@ -279,7 +278,7 @@ class App:
 
     async def _lost(self, gap: Gap) -> None:
         await self.store.put_gap("log", gap.first, gap.last, "the log dropped them before they were read")
-        self.vitals.lost(gap)
+        self.vitals.lost(gap, await self.host.last_seq())
 
     # ---- what was set aside (daemon/http/poison.py) ----
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+
 from actors.controls import RESUMED, Pause
 from config.model import NS, Bridge, Settings
 from daemon import brokers
@@ -13,6 +14,7 @@ from daemon.clock import Clock
 from daemon.telemetry import Telemetry
 
 OUTAGE_NS: Final = 60 * NS  # a source that was out of reach for longer did not fall silent (design.md §4)
+
 
 class Bridges:
     """Starts, stops and finds bridges by name. Hears how each fares (`brokers._base.Listener`)."""

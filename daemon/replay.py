@@ -112,7 +112,9 @@ def replay(
 
     Args:
         source: JSON Lines, in time order.
-        rules: what is normal; a recording brings its own, and its changes, unless `what_if`.
+        rules: what is normal.
+        kinds: the metrics that this build knows.
+        what_if: judge a recording by `rules`; else it brings its own, and their changes.
         until_ns: where the clock runs on to after the input.
         progress: told how many bytes have been read.
 

@@ -23,8 +23,7 @@ class Vitals:
 
     def __init__(self, app: "App", clock: Clock) -> None:
         self._app, self._clock = app, clock
-        self.caught_up = False
-        self.catch_up_to = 0
+        self.catch_up_to: int | None = None  # the log's end at the start, or at the last gap; None: not known yet
         self.stopping = False
         self._storage: tuple[str, str] = ("ok", "")
         self._gap: Gap | None = None
@@ -41,9 +40,11 @@ class Vitals:
             why.append(f"storage: {self._storage[0]}: {self._storage[1]}")
         if self._broker not in ("open", "connected"):
             why.append(f"log: {self._broker}")
-        if not self.caught_up:
+        if self.catch_up_to is None:
+            why.append("starting")
+        elif self._position() < self.catch_up_to:
             why.append(f"reading the log: at {self._position()} of {self.catch_up_to}")
-        if self.caught_up:
+        else:
             why += [f"actor {key} is not running" for key in self._app.supervisor.failed()]
         return why
 
@@ -102,9 +103,10 @@ class Vitals:
         self._broker = state
         self._app.telemetry.log_connected.set(state in ("open", "connected"))
 
-    def lost(self, gap: Gap) -> None:
+    def lost(self, gap: Gap, log_last: int) -> None:
         """Entries are gone: not ready until what is left has been read."""
         self._gap = gap
+        self.catch_up_to = log_last
 
     def delivery(self, news: News) -> None:
         """One attempt of dispatch."""

@@ -134,7 +134,7 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def nearest_rank(statistic: str, population: int) -> int:
-    """The 1-based place of p0 … p100 among sorted values: the smallest place with at least that share at or below it."""
+    """The 1-based place of p0 … p100 among sorted values: the smallest with at least that share at or below it."""
     share = Fraction(statistic[1:]) / 100
     for place in range(1, population + 1):
         if Fraction(place, population) >= share:

@@ -14,7 +14,8 @@ WELCOME = {"CHANGELOG.md", "LICENSE", "uv.lock"}
 LOWER = {"config": set(), "actors": {"config"}, "daemon": {"actors", "config"}}
 FORBIDDEN = {
     "asyncio", "socket", "sqlite3", "threading", "time", "random", "logging", "structlog", "nats", "aiohttp",
-    "concurrent", "multiprocessing", "selectors", "ssl", "subprocess", "secrets", "uuid", "datetime", "uvloop", "aiomqtt",
+    "concurrent", "multiprocessing", "selectors", "ssl", "subprocess", "secrets", "uuid", "datetime", "uvloop",
+    "aiomqtt",
 }  # fmt: skip
 OPENS_FILES = {"config/load.py", "config/document.py", "config/secret.py"}
 

@@ -1,5 +1,7 @@
 """Who may report now: the gate against the list of everything ever accepted."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -101,7 +103,7 @@ def test_the_gate_decides_as_the_list_of_everything_accepted_does_however_it_is_
         now += pause
         timed.append((name, report_id, now, flags))
     bounds = sorted({0, len(timed), *(c for c in cuts if c < len(timed))})
-    found = [word for a, b in zip(bounds, bounds[1:], strict=False) for word in admit(one, *timed[a:b])]
+    found = [word for a, b in pairwise(bounds) for word in admit(one, *timed[a:b])]
     assert found == [twin.admit(n.decode(), i, t * NS, backlog=bool(f)) for n, i, t, f in timed]
 
 
