@@ -22,6 +22,7 @@ from standardwebhooks import Webhook
 
 DEADLINE_S: Final = 60.0
 READY_S: Final = 110.0  # the first start on a machine compiles the kernels
+HTTP: Final = aiohttp.ClientTimeout(total=10)
 DETECTD: Final = Path(sys.executable).with_name("detectd")
 
 
@@ -205,23 +206,24 @@ class Daemon:
             await self.until_ready()
 
     async def until_ready(self) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            try:
-                async with asyncio.timeout(READY_S):
-                    while not await self._is_ready(session):
-                        await asyncio.sleep(0.02)
-            except TimeoutError:
-                pytest.fail(f"not ready within {READY_S:.0f} s; {self.log()}")
-
-    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
-        assert self._child is not None
-        if self._child.returncode is not None:
-            pytest.fail(f"the daemon ended with {self._child.returncode}; {self.log()}")
         try:
-            async with session.get(f"{self.url}/-/ready") as answer:
-                return answer.status == 200
+            async with asyncio.timeout(READY_S):
+                while not await self.is_ready():
+                    if self.has_ended:
+                        pytest.fail(f"the daemon ended with {await self.ended()}; {self.log()}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"not ready within {READY_S:.0f} s; {self.log()}")
+
+    async def is_ready(self) -> bool:
+        try:
+            return (await self.get("/-/ready"))[0] == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    @property
+    def has_ended(self) -> bool:
+        return self._child is not None and self._child.returncode is not None
 
     def signal(self, number: signal.Signals) -> None:
         assert self._child is not None
@@ -257,7 +259,7 @@ class Daemon:
         return await self.ask("GET", path)
 
     async def ask(self, method: str, path: str) -> tuple[int, Any]:
-        async with aiohttp.ClientSession() as session, session.request(method, self.url + path) as answer:
+        async with aiohttp.ClientSession(timeout=HTTP) as session, session.request(method, self.url + path) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if answer.content_type == "application/json" else text
 

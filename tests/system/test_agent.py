@@ -75,7 +75,10 @@ class Certificates:
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
     broker_ca, device_ca = trustme.CA(), trustme.CA()
-    broker, device = broker_ca.issue_cert("localhost"), device_ca.issue_cert("thing1", common_name="AWS IoT Certificate")
+    broker, device = (
+        broker_ca.issue_cert("localhost"),
+        device_ca.issue_cert("thing1", common_name="AWS IoT Certificate"),
+    )
     folder = tmp_path / "tls"
     folder.mkdir()
     for name, blob in {

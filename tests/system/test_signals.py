@@ -53,7 +53,7 @@ async def test_a_bad_configuration_is_refused_with_every_place(tmp_path: Path) -
 async def test_two_daemons_do_not_share_a_data_directory(tmp_path: Path) -> None:
     config = write(tmp_path)
     async with serving(config) as first:
-        second = Daemon(write(tmp_path / "two", data_dir="../data"))
+        second = Daemon(write(tmp_path / "two", data_dir=str(first.data_dir)))
         await second.start(ready=False)
         assert await second.ended() == 3
         assert str(first.data_dir) in second.log_path.read_text()
