@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from builders import START, Reading, Said, behavior, numbered, profile, rules
 from hypothesis import strategies as st
 
-from builders import START, Reading, Said, behavior, numbered, profile, rules
 from config.model import NS, Behavior, Rules
 
 THINGS = ["a", "b", "c", "d", "e"]
