@@ -226,12 +226,23 @@ class App:
         self.vitals.catch_up_to = await self.host.last_seq()
         await self.pipeline.reached(self.vitals.catch_up_to)
         await self.supervisor.drained()
+        await self._end_orphans()
         self._notify.ready(f"listening on {self.address}")
         log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
         interval = sdnotify.watchdog_interval_s()
         while interval is not None:
             self._notify.watchdog()
             await sleep(self._clock, interval / 2)
+
+    async def _end_orphans(self) -> None:
+        """End alarms that the store has open and no actor knows: what raised them was lost with a part of the log."""
+        stored = {violation.violation_id for violation in await self.store.active_violations()}
+        await self.supervisor.drained()
+        known = {one for actor in self.pipeline.world.actors.values() for one, _, _ in actor.active()}
+        if stored - known and not self.supervisor.failed():
+            reason = "what raised this alarm was lost with a part of the log"
+            ended = await self.store.invalidate(stored - known, reason)
+            log.warning("alarms.orphaned", invalidated=len(ended), why=reason)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

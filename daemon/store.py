@@ -15,7 +15,7 @@ Instants are integer nanoseconds; `clock` gives the wall clock's.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -238,6 +238,14 @@ class Store:
             removed += chunk
             self.counters.expired += chunk
         return removed
+
+    async def invalidate(self, violation_ids: Set[str], reason: str) -> list[str]:
+        """End these alarms, as far as they are open: no actor knows of them any more. The ids of the events."""
+        now_ns = self._clock()
+        done = await self.writer.submit(
+            lambda con: violations.invalidate_open(con, reason, now_ns, violation_ids), self._committed
+        )
+        return done.event_ids
 
     # The log, and where the actors are in it
 

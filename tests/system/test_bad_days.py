@@ -25,9 +25,7 @@ async def test_a_log_that_overran_us_is_a_stated_gap_and_not_ready_until_the_res
         await daemon.until_metric("detectd_reports_accepted_total", 1)
         stored = (await daemon.get("/-/status"))[1]["log"]["position"]
         await daemon.kill()  # nats-server lives on, and takes 5 MiB
-        filler = b"x" * 10_000
-        flood = Publisher("{}:{}".format(*daemon.mqtt), "flood", topic("t2"), lambda _: filler, count=520)
-        await asyncio.wait_for(flood.run(), 60)
+        await _overrun(daemon)
         await daemon.start()
         assert await daemon.metric("detectd_log_gaps_total") == 1
         gap = (await daemon.get("/-/status"))[1]["log"]["gap"]
@@ -40,24 +38,36 @@ async def test_a_log_that_overran_us_is_a_stated_gap_and_not_ready_until_the_res
 
 
 async def test_what_a_gap_lost_is_not_the_devices_silence(tmp_path: Path) -> None:
-    config = write(
-        tmp_path,
-        log={"max_bytes": 1024**2, "guard_bytes": 1024**2},
-        limits={"report_interval_s": 0, "durations": "any", "silence_s": 6},
-    )
     async with Hooks() as hooks:
-        body = json.loads(config.read_text())
-        config = write(tmp_path, hooks, log=body["log"], limits=body["limits"])
+        config = write(
+            tmp_path,
+            hooks,
+            log={"max_bytes": 1024**2, "guard_bytes": 1024**2},
+            limits={"report_interval_s": 0, "durations": "any", "silence_s": 6},
+        )
         async with serving(config) as daemon:
             await send(daemon.mqtt, "t1", report(1, ports=[4444]))
             await hooks.seen("t1", "ports", "in-alarm")
+            checkpoints = await daemon.metric("detectd_checkpoint_seconds_count")
+            await daemon.until_metric("detectd_checkpoint_seconds_count", checkpoints + 2)
             await daemon.kill()
-            flood = Publisher("{}:{}".format(*daemon.mqtt), "flood", topic("t2"), lambda _: b"x" * 10_000, count=300)
-            await asyncio.wait_for(flood.run(), 60)
+            await _overrun(daemon)
             await daemon.start()
             await send(daemon.mqtt, "t1", report(2, ports=[22]))
             await hooks.seen("t1", "ports", "alarm-cleared")
             assert [notice.type for notice in hooks.notices] == ["in-alarm", "alarm-cleared"]
+
+
+async def test_an_alarm_whose_origin_was_lost_before_any_checkpoint_is_invalidated(tmp_path: Path) -> None:
+    async with Hooks() as hooks:
+        config = write(tmp_path, hooks, log={"max_bytes": 1024**2, "guard_bytes": 1024**2}, checkpoint={"every_s": 600})
+        async with serving(config) as daemon:
+            await send(daemon.mqtt, "t1", report(1, ports=[4444]))
+            await hooks.seen("t1", "ports", "in-alarm")
+            await daemon.kill()
+            await _overrun(daemon)
+            await daemon.start()
+            await hooks.seen("t1", "ports", "alarm-invalidated")
 
 
 async def test_a_burst_of_garbage_is_counted_and_delays_no_good_report(tmp_path: Path) -> None:
@@ -77,7 +87,9 @@ async def test_a_burst_of_garbage_is_counted_and_delays_no_good_report(tmp_path:
     async with Hooks() as hooks, serving(write(tmp_path, hooks)) as daemon:
         address = "{}:{}".format(*daemon.mqtt)
         floods = [
-            Publisher(address, f"g{i}", topic(f"g{i}", kind), lambda n: kinds[n % len(kinds)], count=count // 4, window=200)
+            Publisher(
+                address, f"g{i}", topic(f"g{i}", kind), lambda n: kinds[n % len(kinds)], count=count // 4, window=200
+            )
             for i, kind in enumerate(("json", "cbor", "json", "cbor"))
         ]
         await asyncio.gather(*(flood.run() for flood in floods))
@@ -179,6 +191,12 @@ async def test_devices_can_touch_nothing_of_ours_through_the_running_daemon(tmp_
         assert after["state"]["first_seq"] == before["state"]["first_seq"]
         subjects = {name: n for name, n in after["state"]["subjects"].items() if name.startswith("$aws")}
         assert subjects == {"$aws.things.t1.defender.metrics.json": 1}
+
+
+async def _overrun(daemon: Daemon) -> None:
+    """5 MiB into a log of one."""
+    flood = Publisher("{}:{}".format(*daemon.mqtt), "flood", topic("t2"), lambda _: b"x" * 10_000, count=520)
+    await asyncio.wait_for(flood.run(), 60)
 
 
 def _report_bytes(number: int) -> bytes:
