@@ -45,7 +45,9 @@ def _run(name: str, quick: bool) -> bool:
     """In a process of its own: what one bench leaves in memory must not weigh on the next."""
     print(f"\n## {name}: {_title(name)}", flush=True)
     began = time.monotonic()
-    done = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *["--quick"] * quick], timeout=LIMIT_S, check=False)
+    done = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py"), *["--quick"] * quick], timeout=LIMIT_S, check=False
+    )
     print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
     return done.returncode == 0
 

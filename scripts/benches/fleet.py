@@ -44,7 +44,10 @@ def report(report_id: int, chance: random.Random, *, wrong: bool = False) -> byt
         {
             "header": {"report_id": report_id, "version": "1.0"},
             "metrics": {
-                "listening_tcp_ports": {"ports": [{"interface": "eth0", "port": p} for p in ports], "total": len(ports)},
+                "listening_tcp_ports": {
+                    "ports": [{"interface": "eth0", "port": p} for p in ports],
+                    "total": len(ports),
+                },
                 "listening_udp_ports": {"ports": [{"interface": "eth0", "port": 5353}], "total": 1},
                 "network_stats": {
                     "bytes_in": chance.randrange(50_000),

@@ -29,9 +29,7 @@ Flip = tuple[str, str, str]  # thing, behavior, in-alarm | alarm-cleared
 
 
 def main(batches: int) -> None:
-    rules = Rules(
-        profiles=(msgspec.convert(fleet.profile(), SecurityProfile),), limits=Limits(report_interval_s=0)
-    )
+    rules = Rules(profiles=(msgspec.convert(fleet.profile(), SecurityProfile),), limits=Limits(report_interval_s=0))
     world = World(rules, kinds(), "bench", 0.0)
     shares, heard = prepared(world, rules, WARM + batches)
     (actor,) = world.actors.values()
@@ -83,7 +81,7 @@ def prepared(world: World, rules: Rules, batches: int) -> tuple[list[Share], lis
 
 
 def natural(seq: int, ts: int, thing: str, body: bytes, metrics: dict[Any, Any]) -> naive.Heard:
-    report = decode(body, False)  # noqa: FBT003
+    report = decode(body, False)
     assert isinstance(report, Report)
     return naive.Heard(seq, ts, thing, {name: metric.read(report) for name, metric in metrics.items()})
 

@@ -80,8 +80,7 @@ async def prepared(server: LogServer, folder: Path) -> Path:
 async def filled(server: LogServer, count: int) -> int:
     """Fill the log; the mean size of a report."""
     entries = [
-        Entry(fleet.subject(number), body)
-        for number, body in enumerate(fleet.reports(count, wrong_share=WRONG_SHARE))
+        Entry(fleet.subject(number), body) for number, body in enumerate(fleet.reports(count, wrong_share=WRONG_SHARE))
     ]
     async with LogWriter(server.access) as writer:
         await writer.append("detectd.log.tick", b"")
@@ -123,9 +122,7 @@ def work(config: Path, result: Path, until: int, *, replies: bool) -> dict[str, 
     arguments = [str(config), str(result), f"--until={until}", "--replies", "on" if replies else "off"]
     log = config.parent / "daemon.log"
     with log.open("ab") as out:
-        done = subprocess.run(
-            [sys.executable, WORKER, *arguments], stdout=out, stderr=out, timeout=WAIT_S, check=False
-        )
+        done = subprocess.run([sys.executable, WORKER, *arguments], stdout=out, stderr=out, timeout=WAIT_S, check=False)
     if done.returncode:
         raise SystemExit("\n".join(log.read_text().splitlines()[-20:]))
     found: dict[str, float] = json.loads(result.read_text())

@@ -79,9 +79,7 @@ class Vectorised:
         present[:, self._sums] = deltas != ABSENT
         violates[:, self._sums] = total > self._limit[self._sums]
 
-    def _judge_set(
-        self, found: Ragged, entries: Array, wrong: Array, s: int, violates: Array, present: Array
-    ) -> None:
+    def _judge_set(self, found: Ragged, entries: Array, wrong: Array, s: int, violates: Array, present: Array) -> None:
         before = np.concatenate(([0], np.cumsum(wrong)))
         start, count = found.start[entries], found.count[entries]
         present[:, s] = count >= 0
