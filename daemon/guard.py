@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -35,8 +35,8 @@ BARRIER_SUBJECT: Final = "detectd.log.barrier"
 _GUARDED: Final = tuple(GUARD_PREFIX + subject for subject in REPORTS)
 _NOT_FOUND: Final = 10037
 # How much earlier than in the guard an entry may be in the log: nats-server waits 5 s for the guard to store.
-_LEAD: Final = timedelta(seconds=6)
 _LEAD_NS: Final = 6 * NS
+_LONG: Final = 100_000
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,12 +81,7 @@ async def reconcile(nc: Client, identity: LogIdentity, clock: Clock) -> Reconcil
     log = await api(nc, f"STREAM.INFO.{identity.stream}")
     found = await last_mark(nc, identity)
     base = _base(found, guard, log)
-    span = _Span(base, guard, barrier, log)
-    present = await _present(nc, identity.stream, span)
-    after = base.mark.since_guard
-    if span.cut_ns:
-        after = await _first_kept(nc, base, guard, present, span.cut_ns) - 1
-    copied, looked_at = await _copy_missing(nc, identity.stream, after, base, guard, present)
+    copied, looked_at = await _compare(nc, identity.stream, base, guard, barrier, log)
     unguarded = max(0, guard.first_seq - base.mark.guard_seq - 1)
     return Reconciled(copied, looked_at, unguarded, await _place(nc, identity, guard, base, clock))
 
@@ -120,14 +115,38 @@ class _Guard:
     id: str
     first_seq: int
     last_seq: int
-    first_time: datetime
     seen_ns: int  # when its last_seq was read
 
 
 def _guard_state(info: dict[str, Any], clock: Clock) -> _Guard:
     state = info["state"]
-    first_time = datetime.fromisoformat(state["first_ts"])
-    return _Guard(info["created"], state["first_seq"], state["last_seq"], first_time, clock.now_ns())
+    return _Guard(info["created"], state["first_seq"], state["last_seq"], clock.now_ns())
+
+
+async def _compare(
+    nc: Client, stream: str, base: Placed, guard: _Guard, barrier: int, log: dict[str, Any]
+) -> tuple[int, int]:
+    first = await _first_guarded_ns(nc, base.mark.since_guard)
+    if first is None:
+        return 0, 0
+    span = _Span(base, first, barrier, log)
+    present = await _present(nc, stream, span)
+    after = base.mark.since_guard
+    if span.cut_ns:
+        after = await _first_kept(nc, base, guard, present, span.cut_ns) - 1
+    return await _copy_missing(nc, stream, after, base, guard, present)
+
+
+async def _first_guarded_ns(nc: Client, after: int) -> int | None:
+    """When the first report after this guard position was stored; None: there is none, hence nothing to compare."""
+    request = {"seq": after + 1, "next_by_subj": f"{GUARD_PREFIX}$aws.things.*.defender.metrics.*"}
+    try:
+        found = await api(nc, f"STREAM.MSG.GET.{GUARD}", request)
+    except JetStreamError as error:
+        if error.code == _NOT_FOUND:
+            return None
+        raise
+    return _ns(datetime.fromisoformat(found["message"]["time"]))
 
 
 def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
@@ -143,15 +162,15 @@ def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
 class _Span:
     """The part of the log that is compared, and whether the log has already dropped some of it."""
 
-    def __init__(self, base: Placed, guard: _Guard, barrier: int, log: dict[str, Any]) -> None:
+    def __init__(self, base: Placed, first_ns: int, barrier: int, log: dict[str, Any]) -> None:
         self.after = base.mark.since_log
         self.before = barrier
-        # A guard that has dropped what the mark begins with needs no older log entries: begin by time.
-        overflowed = guard.first_seq > base.mark.since_guard + 1
-        self.since = guard.first_time - _LEAD if overflowed else None
-        first_time = datetime.fromisoformat(log["state"]["first_ts"])
-        is_cut = log["state"]["first_seq"] > self.after + 1 and first_time > guard.first_time - _LEAD
-        self.cut_ns = _ns(first_time) if is_cut else 0
+        log_ns = _ns(datetime.fromisoformat(log["state"]["first_ts"]))
+        is_cut = log["state"]["first_seq"] > self.after + 1 and log_ns > first_ns - _LEAD_NS
+        self.cut_ns = log_ns if is_cut else 0
+        # After a long absence millions of entries may lie between the mark and the first report that is compared.
+        # Elsewhere positions are better than times: a clock may have been set back.
+        self.since = _time(first_ns - _LEAD_NS) if barrier - self.after > _LONG else None
 
 
 @dataclass(slots=True)
@@ -249,3 +268,7 @@ def _digest(subject: str, payload: bytes) -> bytes:
 
 def _ns(time: datetime) -> int:
     return int(time.timestamp()) * NS + time.microsecond * 1000
+
+
+def _time(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns / NS, UTC)

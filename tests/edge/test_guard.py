@@ -279,3 +279,25 @@ async def test_all_of_it_is_visible_in_the_log(nc: Client, sender: Device, ident
     own = await entries(nc, SMALL.stream, ["detectd.log.>"])
     assert [entry.subject for entry in own[-2:]] == [BARRIER_SUBJECT, MARK_SUBJECT]
     assert own[-1].seq == done.placed.seq
+
+
+async def test_a_guard_without_new_reports_needs_no_look_at_the_log(
+    nc: Client, sender: Device, identity: LogIdentity
+) -> None:
+    await sender.publish(topic("p1"), body(1), qos=0)
+    await sender.publish("factory/line/1", body(2))
+    assert (await reconcile(nc, identity, SystemClock())).looked_at == 0
+
+
+async def test_after_a_long_time_without_marks_only_the_end_of_the_log_is_compared(
+    rig: Rig, nc: Client, identity: LogIdentity
+) -> None:
+    for _ in range(101):
+        for _ in range(1000):
+            await nc.publish("detectd.log.filler", b"")
+        await nc.flush()
+    publisher = Publisher(rig.endpoint.mqtt, "bulk", topic("p1"), lambda n: body(n, 10), count=50, window=10)
+    await publisher.run()
+    await forget(nc, 47, 48, 49)
+    assert (await reconcile(nc, identity, SystemClock())).copied == 3
+    assert [number_of(entry) for entry in await reports(nc)] == list(range(50))
