@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 import structlog
 
@@ -30,6 +29,7 @@ from daemon.http import ops, poison
 from daemon.http.server import Server, application
 from daemon.lock import hold
 from daemon.log import Gap
+from daemon.notifiers import client_session
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery
@@ -114,10 +114,13 @@ class App:
             await self.store.put_meta(RULES, "")
             telemetry.gaps.inc()
 
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(client_session())
         self.dispatch = Dispatch(self.store, clock, session, on_news=self.vitals.delivery)
         stack.push_async_callback(self.dispatch.stop)
-        await self.dispatch.apply(self.dispatch.prepare(settings.receivers))
+        plan = self.dispatch.prepare(settings.receivers)
+        for warning in plan.warnings:
+            log.warning("config.warning", problem=warning)
+        await self.dispatch.apply(plan)
         await self._build(settings)
 
     async def _build(self, settings: Settings) -> None:

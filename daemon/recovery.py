@@ -5,7 +5,7 @@ rest. Effects that are already stored are recognised by their ids.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +17,7 @@ import structlog
 from actors.controls import Change, Control, Retry, pieces
 from actors.effects import Transition
 from actors.group import GroupActor, Moment
-from actors.messages import Downtime, Frames
+from actors.messages import Downtime, Frames, Share
 from actors.world import World
 from config.diff import rules_digest
 from config.kinds import Kinds
@@ -26,10 +26,10 @@ from daemon import checkpoint
 from daemon.clock import Clock
 from daemon.log import Gap
 from daemon.pipeline import Cut, Definition
+from daemon.supervisor import Broke
 from daemon.telemetry import Telemetry
 
 ROUTER: Final = "router"
-MANIFESTS: Final = "checkpoints"
 
 log = structlog.get_logger(__name__)
 
@@ -43,17 +43,16 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, tuple[str, str]]  # ROUTER or an actor's key -> (file name, digest)
 
 
-class Meta(Protocol):
-    """The part of the store that remembers checkpoints: a text by name."""
+class Shelf(Protocol):
+    """The part of the store that remembers checkpoints."""
 
-    async def get_meta(self, key: str) -> str | None: ...
-    async def put_meta(self, key: str, value: str) -> None: ...
+    async def put_checkpoint(self, position: int, manifest: str, keep: int) -> None: ...
+    async def checkpoints(self) -> Sequence[str]: ...
 
 
-async def manifests(meta: Meta, identity: str) -> list[Manifest]:
+async def manifests(shelf: Shelf, identity: str) -> list[Manifest]:
     """The checkpoints of this log, newest first."""
-    text = await meta.get_meta(MANIFESTS)
-    known = msgspec.json.decode(text or "[]", type=list[Manifest])
+    known = [msgspec.json.decode(text, type=Manifest) for text in await shelf.checkpoints()]
     return [manifest for manifest in known if manifest.identity == identity]
 
 
@@ -72,18 +71,22 @@ class Recovery:
     folder: Path
     kinds: Kinds
     identity: str
-    meta: Meta
+    shelf: Shelf
     definition: Definition
     read_range: ReadRange
     poison: Poison
     rules_before: Rules
     log_last: int
 
-    async def world(self) -> tuple[World, int]:
-        """The world of the newest checkpoint that can be read, and its position; else an empty one, at 0."""
-        for manifest in await manifests(self.meta, self.identity):
-            if manifest.position > self.log_last:
-                log.error("checkpoint.beyond-log", position=manifest.position, log_last=self.log_last)
+    async def world(self, last: int | None = None) -> tuple[World, int]:
+        """The world of the newest checkpoint that can be read and is not beyond `last`, and its position.
+
+        Without one: an empty world, at 0. `last` is the log's end at the start where it isn't given.
+        """
+        last = self.log_last if last is None else last
+        for manifest in await manifests(self.shelf, self.identity):
+            if manifest.position > last:
+                log.error("checkpoint.beyond-log", position=manifest.position, log_last=last)
                 continue
             try:
                 return await self._load(manifest), manifest.position
@@ -92,29 +95,36 @@ class Recovery:
         return self._set_poison(World(self.rules_before, self.kinds, self.identity)), 0
 
     async def rebuild(self, key: str, position: int, poison: set[int]) -> tuple[GroupActor, list[Transition]]:
-        """One actor as it was after `position`, with `poison` set aside, and all that was said on the way there."""
-        world, at = await self.world()
+        """One actor as it was after `position`, with `poison` set aside, and all that was said on the way there.
+
+        Raises:
+            Broke: entries that are not known as poison break it.
+        """
+        world, at = await self.world(position)
         self._set_poison(world, {key: poison})
         effects: list[Transition] = []
+        lost: set[str] = set()
         if position > at:
             async for frames in self.read_range(at + 1, position):
                 if isinstance(frames, Gap):  # stated when the pipeline met it
                     continue
                 for piece in pieces(frames):
-                    effects += await self._play(world, piece, {key: poison})
+                    effects += await self._play(world, piece, key, poison, lost)
                 await asyncio.sleep(0)  # the others go on meanwhile
         return world.actors[key], effects
 
-    async def _play(self, world: World, piece: Frames | Control, poison: dict[str, set[int]]) -> list[Transition]:
+    async def _play(
+        self, world: World, piece: Frames | Control, key: str, poison: set[int], lost: set[str]
+    ) -> list[Transition]:
         if not isinstance(piece, Control):
-            return world.handle(piece)[1]
+            return _hear(world, world.router.route(piece).shares, key, lost)
         moment = Moment(piece.position, max(piece.ts, world.router.last_ts))
         if isinstance(piece.what, Change):
             effects = world.change(await self.definition(piece.what.digest), moment)
-            self._set_poison(world, poison)
+            self._set_poison(world, {key: poison})
             return effects
         if isinstance(piece.what, Retry):
-            return world.retry(piece.what, moment)
+            return _hear(world, world.retried(piece.what, moment), key, lost)
         return world.pause(Downtime(piece.position, moment.ts, piece.what.since, piece.what.source))
 
     async def _load(self, manifest: Manifest) -> World:
@@ -133,11 +143,31 @@ class Recovery:
         return world
 
 
+def _hear(world: World, shares: Mapping[str, Share], key: str, lost: set[str]) -> list[Transition]:
+    """Let all actors hear the entries, since new rules may hand rows over to this one; only it may speak.
+
+    Another that breaks is left out from there on: its own rebuild finds out why.
+    """
+    effects: list[Transition] = []
+    for other, share in shares.items():
+        try:
+            if other == key:
+                effects = world.actors[key].handle(share)
+            elif other not in lost:
+                world.actors[other].handle(share)
+        except Exception as problem:  # the boundary of one actor, as in the supervisor
+            if other == key:
+                seq = share.batch.frames.seq
+                raise Broke(int(seq[share.first]), int(seq[share.last - 1])) from problem
+            lost.add(other)
+    return effects
+
+
 class Checkpointer:
     """Writes a checkpoint now and then, in a thread; the previous one stays as a fall-back."""
 
-    def __init__(self, folder: Path, identity: str, meta: Meta, telemetry: Telemetry, clock: Clock) -> None:
-        self._folder, self._identity, self._meta = folder, identity, meta
+    def __init__(self, folder: Path, identity: str, shelf: Shelf, telemetry: Telemetry, clock: Clock) -> None:
+        self._folder, self._identity, self._shelf = folder, identity, shelf
         self._telemetry, self._clock = telemetry, clock
         self.position = -1
         self.written_ns: int | None = None  # monotonic
@@ -163,8 +193,8 @@ class Checkpointer:
             parts[key] = await answer
         files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
         manifest = Manifest(self._identity, cut.position, rules_digest(cut.rules), files)
-        kept = [manifest, *await manifests(self._meta, self._identity)][: checkpoint.KEPT]
-        await self._meta.put_meta(MANIFESTS, msgspec.json.encode(kept).decode())
+        await self._shelf.put_checkpoint(cut.position, msgspec.json.encode(manifest).decode(), checkpoint.KEPT)
+        kept = await manifests(self._shelf, self._identity)
         names = {name for one in kept for name, _ in one.files.values()}
         await asyncio.to_thread(checkpoint.tidy, self._folder, names)
         self.position, self.written_ns = cut.position, self._clock.monotonic_ns()

@@ -20,7 +20,7 @@ from config.kinds import Kinds
 from config.load import ConfigError, Loaded, load
 from config.model import Rules, Settings
 from daemon import logs
-from daemon.dispatch import Dispatch
+from daemon.dispatch import Dispatch, Plan
 from daemon.http.ops import Answer, Failed, Refused, Reloaded
 from daemon.notifiers import ReceiverError
 from daemon.telemetry import Telemetry
@@ -102,8 +102,8 @@ class Reloader:
             return Failed(f"could not build it: {problem!r}")
         return await self._put_in_force(loaded, change, plan)
 
-    async def _put_in_force(self, loaded: Loaded, change: Change, plan: object) -> Answer:
-        for warning in loaded.warnings:
+    async def _put_in_force(self, loaded: Loaded, change: Change, plan: Plan) -> Answer:
+        for warning in (*loaded.warnings, *plan.warnings):
             log.warning("config.warning", problem=str(warning))
         settings = loaded.settings
         if change.rules_changed:
@@ -112,7 +112,7 @@ class Reloader:
                     await self._apply_rules(settings.rules)
             except TimeoutError:
                 return Failed(f"the log did not take the change within {APPLY_S:g} s; it takes effect when it does")
-        await self._dispatch.apply(plan)  # type: ignore[arg-type]  # what `prepare` gave
+        await self._dispatch.apply(plan)
         await self._apply_bridges(settings)
         logs.set_level(settings.logging.level)
         changed = settings != self.settings

@@ -29,9 +29,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         (
             "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
             "CREATE TABLE positions (actor TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
-            """CREATE TABLE checkpoints (
-                 actor TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL, path TEXT NOT NULL,
-                 time_ns INTEGER NOT NULL) WITHOUT ROWID""",
+            "CREATE TABLE checkpoints (position INTEGER PRIMARY KEY, manifest TEXT NOT NULL)",
             "CREATE TABLE definitions (digest TEXT PRIMARY KEY, rules BLOB NOT NULL, time_ns INTEGER NOT NULL)",
             """CREATE TABLE gaps (
                  id INTEGER PRIMARY KEY, source TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,

@@ -31,7 +31,7 @@ from daemon.database import Readers, StoreError, copy, open_to_write
 from daemon.violations import Committed, Violation, ViolationEvent
 from daemon.writer import Condition, Writer, backoff_s
 
-__all__ = ["Checkpoint", "Counters", "Gap", "Poison", "Store", "StoreError", "Violation", "ViolationEvent"]
+__all__ = ["Counters", "Gap", "Poison", "Store", "StoreError", "Violation", "ViolationEvent"]
 
 T = TypeVar("T")
 Con = sqlite3.Connection
@@ -40,14 +40,6 @@ TOUCH_EVERY_S: Final = 1.0
 RETENTION_NS: Final = 30 * 86_400 * NS
 POISON_MAX: Final = 10_000
 STORED_STATES: Final = tuple(state for state in State if state is not State.SENDING)
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    actor: str
-    position: int
-    digest: str
-    path: str
-    time_ns: int
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -266,17 +258,18 @@ class Store:
         return await self.read(lambda con: dict(con.execute("SELECT actor, position FROM positions")))
 
     async def drop_positions(self, actors: Iterable[str]) -> None:
-        """These actors are gone: their positions and checkpoints go too."""
+        """These actors are gone: their positions go too."""
         names = [(name,) for name in actors]
         await self.writer.submit(lambda con: _drop_actors(con, names))
 
-    async def put_checkpoint(self, actor: str, position: int, digest: str, path: str) -> None:
-        row = (actor, position, digest, path, self._clock())
-        await self._write("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)", row)
+    async def put_checkpoint(self, position: int, manifest: str, keep: int) -> None:
+        """Remember a checkpoint (`daemon.recovery.Manifest`); only the newest `keep` are."""
+        await self.writer.submit(lambda con: _put_checkpoint(con, position, manifest, keep))
 
-    async def checkpoints(self) -> dict[str, Checkpoint]:
-        rows = await self._rows("SELECT actor, position, digest, path, time_ns FROM checkpoints")
-        return {row[0]: Checkpoint(*row) for row in rows}
+    async def checkpoints(self) -> list[str]:
+        """Manifests, newest first."""
+        rows = await self._rows("SELECT manifest FROM checkpoints ORDER BY position DESC")
+        return [manifest for (manifest,) in rows]
 
     async def put_definition(self, digest: str, rules: bytes) -> None:
         """The content that a configuration entry of the log names by its digest."""
@@ -391,9 +384,16 @@ def _adopt_identity(con: Con, identity: str, now_ns: int) -> Committed | None:
     return violations.invalidate_open(con, "the log that this alarm came from was replaced", now_ns)
 
 
+def _put_checkpoint(con: Con, position: int, manifest: str, keep: int) -> None:
+    con.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (position, manifest))
+    con.execute(
+        "DELETE FROM checkpoints WHERE position NOT IN (SELECT position FROM checkpoints ORDER BY position DESC LIMIT ?)",
+        (keep,),
+    )
+
+
 def _drop_actors(con: Con, names: Sequence[tuple[str]]) -> None:
     con.executemany("DELETE FROM positions WHERE actor = ?", names)
-    con.executemany("DELETE FROM checkpoints WHERE actor = ?", names)
 
 
 def _put_poison(con: Con, row: tuple[Any, ...]) -> bool:

@@ -205,6 +205,9 @@ class Supervisor:
         seat.state = "failed"
         self._given_up.add(key)
         _clear(key, seat)
+        # A crash may have left half a batch in it: nothing may be read from that any more, by new rules for instance.
+        # What it has missed comes from the last checkpoint and the log at the next start.
+        seat.actor = self._actors[key] = seat.actor.emptied()
         log.critical("actor.failed", actor=key, crashes=len(seat.crashes), within_s=RESTARTS_WITHIN_S)
 
     async def _catch_up(self, key: str, seat: Seat, share: Share) -> None:

@@ -30,7 +30,7 @@ from daemon.commands import bad
 from daemon.lock import DirectoryInUse, hold
 from daemon.nats import NatsServer
 from daemon.reach import access, control
-from daemon.recovery import MANIFESTS, Manifest
+from daemon.recovery import Manifest
 from daemon.streams import LogIdentity
 
 
@@ -79,10 +79,10 @@ def _copy_store(source: Path, target: Path) -> list[Manifest]:
     """SQLite's own online copy, and the checkpoints that it knows of."""
     with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as store, sqlite3.connect(target) as copy:
         store.backup(copy)
-        row = copy.execute("SELECT value FROM meta WHERE key = ?", (MANIFESTS,)).fetchone()
+        rows = copy.execute("SELECT manifest FROM checkpoints").fetchall()
     store.close()
     copy.close()
-    return msgspec.json.decode(row[0], type=list[Manifest]) if row and row[0] else []
+    return [msgspec.json.decode(manifest, type=Manifest) for (manifest,) in rows]
 
 
 async def _restore(settings: Settings, source: Path) -> int:

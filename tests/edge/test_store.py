@@ -263,12 +263,13 @@ async def test_retention_removes_closed_violations_with_all_that_belongs_to_them
 async def test_another_log_takes_positions_and_checkpoints_away(store: Store) -> None:
     assert await store.adopt_identity("log-a")
     await store.commit([raised()], {"pumps": 7})
-    await store.put_checkpoint("pumps", 7, "digest", "pumps.ckpt")
+    for position in (5, 6, 7):
+        await store.put_checkpoint(position, f"at {position}", keep=2)
     assert await store.adopt_identity("log-a")
-    assert (await store.checkpoints())["pumps"].path == "pumps.ckpt"
+    assert await store.checkpoints() == ["at 7", "at 6"]
     assert not await store.adopt_identity("log-b")
     assert await store.positions() == {}
-    assert await store.checkpoints() == {}
+    assert await store.checkpoints() == []
     assert await store.adopt_identity("log-b")
 
 
