@@ -59,7 +59,7 @@ class GroupActor:
         self.roster = Roster()
         self.judges = _judges(self.slots, schema, limits)
         self._judge_of = {slot: judge for judge in self.judges.values() for slot in judge.slots}
-        self._limits = limits
+        self._schema, self._limits = schema, limits
         self._silence_ns = int(limits.silence_s * NS)
         self._to_alarm = np.array([_consecutive(s.behavior)[0] for s in self.slots], np.uint8)
         self._to_clear = np.array([_consecutive(s.behavior)[1] for s in self.slots], np.uint8)
@@ -99,6 +99,10 @@ class GroupActor:
         if last > share.first:
             self.position = int(share.batch.frames.seq[last - 1])
         return effects
+
+    def emptied(self) -> "GroupActor":
+        """A new one of the same make that knows nothing."""
+        return GroupActor(self.key, self.slots, self._schema, self._limits, self.identity)
 
     def begin(self, moment: Moment) -> None:
         """The actor is new at this place of the log: what came before does not count."""
