@@ -127,7 +127,9 @@ def _names(frames: Frames) -> tuple[list[bytes], dict[int, Rejected]]:
     for entry in _odd(frames, names):
         name = thing_name(names[entry], bool(frames.flags[entry] & BRIDGED))
         if name is None:
-            unnamed[entry] = Rejected("InvalidPayload", "the thing's name is not 1-128 bytes of printable UTF-8", "name")
+            unnamed[entry] = Rejected(
+                "InvalidPayload", "the thing's name is not 1-128 bytes of printable UTF-8", "name"
+            )
         names[entry] = name or b""
     return names, unnamed
 

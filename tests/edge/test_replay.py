@@ -7,9 +7,9 @@ import json
 import cbor2
 import msgspec
 import pytest
+from builders import START, START_S, behavior, profile, rules
 
 from actors.metrics import kinds
-from builders import START, START_S, behavior, profile, rules
 from config.diff import rules_bytes, rules_digest
 from config.model import NS
 from daemon.replay import BATCH, Unreadable, event_of, replay
@@ -217,7 +217,10 @@ def test_a_recording_s_pauses_are_not_silence_but_a_gap_in_plain_input_is():
         "payload": {"since": START + 3600 * NS},
     }  # fmt: skip
     assert types(play(header(), recorded(1, 0, 200), pause)) == [("d1", "in-alarm")]
-    assert types(play(line(0, 200), until_ns=START + 72 * 3600 * NS)) == [("d1", "in-alarm"), ("d1", "alarm-invalidated")]
+    assert types(play(line(0, 200), until_ns=START + 72 * 3600 * NS)) == [
+        ("d1", "in-alarm"),
+        ("d1", "alarm-invalidated"),
+    ]
 
 
 def test_a_recording_has_the_floor_that_its_daemon_had():

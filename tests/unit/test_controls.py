@@ -10,7 +10,9 @@ REPORT = "$aws.things.p1.defender.metrics.json"
 
 def cut(*entries):
     """(subject, payload)… -> the pieces, a run of frames as its list of positions."""
-    frames = frames_of([(seq, seq * 10, subject, body, None, 0) for seq, (subject, body) in enumerate(entries, start=1)])
+    frames = frames_of(
+        [(seq, seq * 10, subject, body, None, 0) for seq, (subject, body) in enumerate(entries, start=1)]
+    )
     return [piece if isinstance(piece, Control) else piece.seq.tolist() for piece in pieces(frames)]
 
 

@@ -8,12 +8,12 @@ import io
 import json
 
 import pytest
+from builders import START, START_S, behavior, frames, numbered, profile, report, rules, world
 
 from actors.controls import pieces
 from actors.messages import Rejected
 from actors.metrics import kinds
 from actors.report import decode
-from builders import START, START_S, behavior, frames, numbered, profile, report, rules, world
 from config.model import NS
 from daemon.replay import event_of, replay
 
@@ -55,7 +55,8 @@ def seconds(time_ns):
 
 def test_vector_01_a_count_that_is_not_greater_than_ten_alarms_even_at_zero():
     [event] = run(
-        behavior("aws:all-packets-out", "greater-than", 10, duration=300), {"metrics": {"network_stats": {"packets_out": 0}}}
+        behavior("aws:all-packets-out", "greater-than", 10, duration=300),
+        {"metrics": {"network_stats": {"packets_out": 0}}},
     )
     assert (event.event_type, event.value.count, seconds(event.time_ns)) == ("in-alarm", 0, 0)
 
@@ -74,7 +75,8 @@ def test_vector_02_a_size_of_110_is_not_greater_than_128():
 
 def test_vector_03_a_count_of_54_is_not_less_than_10():
     [event] = run(
-        behavior("aws:all-packets-out", "less-than", 10, duration=300), {"metrics": {"network_stats": {"packets_out": 54}}}
+        behavior("aws:all-packets-out", "less-than", 10, duration=300),
+        {"metrics": {"network_stats": {"packets_out": 54}}},
     )
     assert (event.event_type, event.value.count) == ("in-alarm", 54)
 
