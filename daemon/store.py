@@ -15,7 +15,8 @@ Instants are integer nanoseconds; `clock` gives the wall clock's.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -231,7 +232,7 @@ class Store:
             self.counters.expired += chunk
         return removed
 
-    async def invalidate(self, violation_ids: Set[str], reason: str) -> list[str]:
+    async def invalidate(self, violation_ids: AbstractSet[str], reason: str) -> list[str]:
         """End these alarms, as far as they are open: no actor knows of them any more. The ids of the events."""
         now_ns = self._clock()
         done = await self.writer.submit(
@@ -387,7 +388,8 @@ def _adopt_identity(con: Con, identity: str, now_ns: int) -> Committed | None:
 def _put_checkpoint(con: Con, position: int, manifest: str, keep: int) -> None:
     con.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (position, manifest))
     con.execute(
-        "DELETE FROM checkpoints WHERE position NOT IN (SELECT position FROM checkpoints ORDER BY position DESC LIMIT ?)",
+        "DELETE FROM checkpoints WHERE position NOT IN "
+        "(SELECT position FROM checkpoints ORDER BY position DESC LIMIT ?)",
         (keep,),
     )
 

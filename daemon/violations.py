@@ -6,7 +6,8 @@ may be read again after a crash.
 # ruff: noqa: S608 - what is put into the SQL text are constants of ours; values are parameters
 
 import sqlite3
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,7 +79,7 @@ def commit(
     return done
 
 
-def invalidate_open(con: Con, reason: str, now_ns: int, only: Set[str] | None = None) -> Committed:
+def invalidate_open(con: Con, reason: str, now_ns: int, only: AbstractSet[str] | None = None) -> Committed:
     """End every open alarm, or those of `only`, and tell those who were told of it, whoever would be told today."""
     ends = [_end(one, reason, now_ns) for one in active(con) if only is None or one.violation_id in only]
     return commit(con, [(end, tuple(outbox.told_of(con, end.violation_id))) for end in ends], {}, now_ns)

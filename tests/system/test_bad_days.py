@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import nats
 import pytest
 from mqtt_load import Publisher
-from system_tools import PORTS, Daemon, Hooks, profile, report, send, serving, topic, until, write
+from system_tools import DETECTD, PORTS, Daemon, Hooks, profile, report, send, serving, topic, until, write
 
 from daemon.broker_conf import DAEMON_USER
 from daemon.server_state import read_keys
@@ -205,8 +206,6 @@ def _report_bytes(number: int) -> bytes:
 
 def _stored(daemon: Daemon) -> list[str]:
     """Event ids in the order in which they were stored."""
-    import sqlite3
-
     connection = sqlite3.connect(f"file:{daemon.data_dir}/detectd.sqlite?mode=ro", uri=True)
     try:
         return [row[0] for row in connection.execute("SELECT event_id FROM events ORDER BY rowid")]
@@ -225,8 +224,6 @@ async def _stream(daemon: Daemon) -> dict[str, Any]:
 
 
 async def _detectd(*arguments: str, stdout: Path | None = None) -> int:
-    from system_tools import DETECTD
-
     with (stdout or Path("/dev/null")).open("wb") as out:
         child = await asyncio.create_subprocess_exec(str(DETECTD), *arguments, stdout=out)
         return await asyncio.wait_for(child.wait(), 120)
