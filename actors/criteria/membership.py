@@ -111,9 +111,10 @@ def _cidr_ranges(network: IPv4Network | IPv6Network) -> Iterable[Range]:
         yield MAPPED | first, MAPPED | last
     elif first >= MAPPED and last <= MAPPED_LAST:  # written as IPv6, means IPv4
         yield first, last
-    elif first < MAPPED and last > MAPPED_LAST:
+    elif first < MAPPED and last >= MAPPED_LAST:
         yield first, MAPPED - 1
-        yield MAPPED_LAST + 1, last
+        if last > MAPPED_LAST:  # a /95 ends where IPv4 does
+            yield MAPPED_LAST + 1, last
     else:
         yield first, last
 
