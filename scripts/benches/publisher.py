@@ -55,7 +55,7 @@ class Device(asyncio.Protocol):
 
 
 async def main(options: argparse.Namespace) -> None:
-    packets = prepared(options.count, options.flapping)
+    packets = prepared(options.count, options.flapping, options.first_id)
     loop = asyncio.get_running_loop()
     devices = []
     for _ in range(options.connections):
@@ -72,14 +72,14 @@ async def main(options: argparse.Namespace) -> None:
     print(json.dumps({"acknowledged": len(waits), "ack_p50_s": waits[len(waits) // 2], "took_s": left[-1] - left[0]}))
 
 
-def prepared(count: int, flapping: float) -> list[bytes]:
+def prepared(count: int, flapping: float, first_id: int) -> list[bytes]:
     """Report n is of thing n. Those of the `flapping` things are wrong and right in turn: each is an event."""
     chance = random.Random(1)
     packets = []
     for number in range(count):
         thing, turn = number % fleet.THINGS, number // fleet.THINGS
         wrong = is_flapping(thing, flapping) and turn % 2 == 0
-        body = fleet.report(number + 1, chance, wrong=wrong)
+        body = fleet.report(number + first_id, chance, wrong=wrong)
         packets.append(publish_packet(fleet.topic(number).decode(), body, qos=1, packet_id=number % 65_535 + 1))
     return packets
 
@@ -114,6 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("rate", type=float)
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--things", type=int, default=fleet.THINGS)
+    parser.add_argument("--first-id", type=int, default=1)
     parser.add_argument("--flapping", type=float, default=0.0)
     parser.add_argument("--times", type=Path)
     given = parser.parse_args()

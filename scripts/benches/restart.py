@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import tempfile
 import time
@@ -46,7 +45,7 @@ def measure(daemon: serving.Serving, config: Path, rounds: int) -> None:
     daemon.wait_for("detectd_reports_received_total", fleet.THINGS)
     daemon.stop()  # its last checkpoint has every thing
     base = daemon.start()
-    serving.publish(daemon.mqtt_port, REPORTS, RATE)
+    serving.publish(daemon.mqtt_port, REPORTS, RATE, f"--first-id={fleet.THINGS + 1}")
     daemon.wait_for("detectd_reports_received_total", REPORTS)
     ready, alone = [], []
     for _ in range(rounds):
@@ -94,7 +93,7 @@ def read_again(daemon: serving.Serving) -> tuple[float, float]:
     deadline = time.monotonic() + 60
     while len(_connected(daemon)) <= count or not daemon.is_ready():
         if time.monotonic() > deadline:
-            raise SystemExit("the log was not read again")
+            raise SystemExit("\n".join(["the log was not read again", *daemon.log.read_text().splitlines()[-20:]]))
         time.sleep(0.05)
     up = max(at for at in map(_time, daemon.said("broker.started")))
     return up - killed, max(_connected(daemon)) - up
@@ -105,8 +104,7 @@ def _connected(daemon: serving.Serving) -> list[float]:
 
 
 def _time(line: dict[str, Any]) -> float:
-    text = next(line[key] for key in ("time", "timestamp") if key in line)
-    return datetime.fromisoformat(re.sub(r"Z$", "+00:00", text)).timestamp()
+    return datetime.fromisoformat(line["ts"]).timestamp()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Serving:
     def said(self, event: str) -> list[dict[str, Any]]:
         """The lines of its log with this message."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
-        return [line for line in lines if event in (line.get("message"), line.get("event"))]
+        return [line for line in lines if line["msg"] == event]
 
     def kill(self) -> None:
         assert self._child is not None
