@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -299,6 +300,12 @@ async def serving(config: Path) -> AsyncIterator[Daemon]:
         yield daemon
     finally:
         await daemon.clean_up()
+
+
+def stored_events(daemon: Daemon) -> list[str]:
+    """Event ids in the order in which they were stored."""
+    with closing(sqlite3.connect(f"file:{daemon.data_dir}/detectd.sqlite?mode=ro", uri=True)) as store:
+        return [row[0] for row in store.execute("SELECT event_id FROM events ORDER BY rowid")]
 
 
 def children_of(folder: Path) -> list[int]:
