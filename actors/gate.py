@@ -30,7 +30,7 @@ class Gate:
         self.rows: dict[bytes, int] = {}
         self._names: list[bytes | None] = []
         self._free: list[int] = []
-        self.last: I8 = np.zeros(0, np.int64)  # [row] ns of the last accepted report, 0 = none
+        self.last: I8 = np.zeros(0, np.int64)  # [row] ns of the last accepted report; 0 = the row is nobody's
         self.ids: I8 = np.zeros((0, IDS_KEPT), np.int64)  # [row, 16] a ring of accepted ids
         self.at: U1 = np.zeros(0, np.uint8)  # [row] where the next id goes
         self._interval_default_s = interval_default_s
@@ -55,14 +55,14 @@ class Gate:
 
     def forget_idle(self, now: int) -> None:
         """Forget the names whose last accepted report is a week old; called on full hours of the log's time."""
-        idle = np.flatnonzero(self.last[: len(self._names)] < now - IDLE_NS)
+        idle = np.flatnonzero((self.last > 0) & (self.last < now - IDLE_NS))
         for row in idle.tolist():
             name = self._names[row]
-            if name is not None:
-                del self.rows[name]
-                self._names[row] = None
-                self.last[row], self.ids[row], self.at[row] = 0, ABSENT, 0
-                heappush(self._free, row)
+            assert name is not None
+            del self.rows[name]
+            self._names[row] = None
+            heappush(self._free, row)
+        self.last[idle], self.ids[idle], self.at[idle] = 0, ABSENT, 0
 
     def dump(self) -> dict[str, Any]:
         used = len(self._names)

@@ -72,7 +72,7 @@ class GroupActor:
         self.heard: I8 = np.zeros((0, width), np.int64)  # last datapoint, moved on by our own downtime
         self.last_at: I8 = np.zeros((0, width), np.int64)  # last violating datapoint
         self.last_value: I8 = np.zeros((0, width), np.int64)
-        self.seen: I8 = np.zeros(0, np.int64)  # [row] last report
+        self.seen: I8 = np.zeros(0, np.int64)  # [row] last report; 0 = the row is nobody's
         self.source = np.zeros(0, np.uint8)  # [row] where the last report came from
         self.openings: dict[tuple[int, int], Opening] = {}
         self.seen_sets: dict[tuple[int, int], Seen] = {}  # last violating value of an open alarm on a set
@@ -129,10 +129,10 @@ class GroupActor:
         if self._now is not None:
             self._close_ended(moment, effects)
         rows = np.ones(len(self.seen), bool) if source is None else self.source == source
-        heard = self.heard[rows]
-        self.heard[rows] = np.where(heard > 0, heard + np.maximum(0, down.ts - np.maximum(down.since, heard)), 0)
-        seen = self.seen[rows]
-        self.seen[rows] = seen + np.maximum(0, down.ts - np.maximum(down.since, seen))
+        for times in (self.heard, self.seen):
+            before = times[rows]
+            moved = before + np.maximum(0, down.ts - np.maximum(down.since, before))
+            times[rows] = np.where(before > 0, moved, 0)
         return effects + self.advance(moment)
 
     def _judge(self, share: Share, first: int, last: int, effects: list[Transition]) -> None:
@@ -336,19 +336,17 @@ class GroupActor:
         self._deadline = min((limits[key] for key in self.openings), default=FAR)
 
     def _give_up_idle(self, hour: int) -> None:
-        in_use = np.array([name is not None for name in self.roster.names], bool)
-        used = len(in_use)
-        idle = in_use & (self.seen[:used] < hour - ROW_IDLE_NS) & ~self.alarmed[:used].any(axis=1)
-        for row in np.flatnonzero(idle).tolist():
-            self.forget(row)
+        quiet = np.flatnonzero((self.seen > 0) & (self.seen < hour - ROW_IDLE_NS))
+        self.forget(quiet[~self.alarmed[quiet].any(axis=1)])
 
-    def forget(self, row: int) -> None:
-        """Give a row up: its next owner finds nothing."""
-        self.roster.remove(row, int(self.identity_of(row)[1]))
+    def forget(self, rows: Any) -> None:
+        """Give rows up: their next owners find nothing."""
+        for row in rows.tolist():
+            self.roster.remove(row, int(self.identity_of(row)[1]))
         for array in (self.alarmed, self.streak, self.heard, self.last_at, self.last_value, self.seen, self.source):
-            array[row] = 0
+            array[rows] = 0
         for judge in self.judges.values():
-            judge.forget(row)
+            judge.forget(rows)
 
     def withdraw(self, moment: Moment, keys: set[tuple[int, int]], reason: str) -> list[Transition]:
         """End open alarms, (row, slot), whose behavior or thing is no longer monitored (spec.md §3.6)."""

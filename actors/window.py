@@ -71,11 +71,12 @@ class Windows:
         for i, (ts, value) in enumerate(values):
             self.pool_ts[offset + i], self.pool_value[offset + i] = ts, value
 
-    def forget(self, row: int) -> None:
-        """Empty the rings of a row that is given up; large ones go back to the pool."""
-        self.length[row] = 0
-        self.head[row] = 0
-        for window in np.flatnonzero(self.room[row] > RING_START):
+    def forget(self, rows: Any) -> None:
+        """Empty the rings of rows, an index array, that are given up; large ones go back to the pool."""
+        self.length[rows] = 0
+        self.head[rows] = 0
+        for at, window in np.argwhere(self.room[rows] > RING_START).tolist():
+            row = rows[at]
             self._release(int(self.offset[row, window]), int(self.room[row, window]))
             self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
 
@@ -149,13 +150,17 @@ def push(
     base, size = offset[row, window], room[row, window]
     first, count = head[row, window], length[row, window]
     while count > 0 and ts - pool_ts[base + first] >= horizon:
-        first = (first + 1) % size
+        first += 1
+        if first == size:  # not `%`: a division costs more than all the rest
+            first = 0
         count -= 1
     head[row, window] = first
     length[row, window] = count
     if count == size:
         return False
-    place = base + (first + count) % size
+    place = base + first + count
+    if first + count >= size:
+        place -= size
     pool_ts[place] = ts
     pool_value[place] = value
     length[row, window] = count + 1
@@ -173,9 +178,12 @@ def total(
 ) -> int:  # fmt: skip
     """The sum of the values younger than `horizon` and not before `since`; saturates at the largest int64."""
     base, size = offset[row, window], room[row, window]
+    first = base + head[row, window]
     found = 0
     for i in range(length[row, window] - 1, -1, -1):
-        place = base + (head[row, window] + i) % size
+        place = first + i
+        if place >= base + size:
+            place -= size
         if ts - pool_ts[place] >= horizon or pool_ts[place] < since:
             break
         value = pool_value[place]

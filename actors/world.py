@@ -115,9 +115,9 @@ def _release(actor: GroupActor, plan: GroupPlan, registry: Registry, moment: Mom
     """Give up the rows of an otherwise unchanged actor that its targets no longer cover."""
     identities = actor.roster.identities()
     gone = [row for row, name, known in identities if not registry.covers(plan.targets, name.decode(), known)]
-    effects = actor.withdraw(moment, {key for key in actor.openings if key[0] in set(gone)}, NO_LONGER)
-    for row in gone:
-        actor.forget(row)
+    rows = set(gone)
+    effects = actor.withdraw(moment, {key for key in actor.openings if key[0] in rows}, NO_LONGER)
+    actor.forget(np.array(gone, np.int64))
     return effects
 
 

@@ -68,8 +68,8 @@ class Judge(Protocol):
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows."""
 
-    def forget(self, row: int) -> None:
-        """A row is given up; its next owner must find nothing."""
+    def forget(self, rows: Any) -> None:
+        """Rows, an index array, are given up; their next owners must find nothing."""
 
     def begin(self, now: int) -> None:
         """The slots are new at `now`: what was received before does not count for them."""

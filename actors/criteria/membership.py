@@ -57,7 +57,7 @@ class Membership:
     def grow(self, rows: int) -> None:
         """Nothing is kept by row: a set is judged by what the report says."""
 
-    def forget(self, row: int) -> None:
+    def forget(self, rows: Any) -> None:
         """As `grow`."""
 
     def begin(self, now: int) -> None:
@@ -175,6 +175,9 @@ def _judge(
     negated: bool, slot: int, verdicts: I1,
 ) -> None:  # fmt: skip
     """Search each element in the sorted ranges; one that is on the wrong side decides."""
+    zeros = 0  # ranges that begin in the lower half of the keys: they come first
+    while zeros < len(first_hi) and first_hi[zeros] == 0:
+        zeros += 1
     for k in range(len(entries)):
         entry = entries[k]
         if count[entry] < 0:
@@ -182,12 +185,25 @@ def _judge(
         verdict = COMPLIES
         for i in range(start[entry], start[entry] + count[entry]):
             low, high = 0, len(first_hi)  # the first range that begins after the element
-            while low < high:
-                middle = (low + high) // 2
-                if first_hi[middle] < hi[i] or (first_hi[middle] == hi[i] and first_lo[middle] <= lo[i]):
-                    low = middle + 1
-                else:
-                    high = middle
+            if hi[i] == 0:  # a port, a number, an IPv4 address: halves are enough, and no branch is guessed wrong
+                high = zeros
+                while high - low > 16:
+                    middle = (low + high) >> 1
+                    if first_lo[middle] <= lo[i]:
+                        low = middle
+                    else:
+                        high = middle
+                begun = low
+                for j in range(low, high):
+                    begun += first_lo[j] <= lo[i]
+                low = begun
+            else:
+                while low < high:
+                    middle = (low + high) >> 1
+                    if first_hi[middle] < hi[i] or (first_hi[middle] == hi[i] and first_lo[middle] <= lo[i]):
+                        low = middle + 1
+                    else:
+                        high = middle
             at = low - 1
             inside = at >= 0 and (hi[i] < last_hi[at] or (hi[i] == last_hi[at] and lo[i] <= last_lo[at]))
             if inside == negated:

@@ -69,8 +69,8 @@ class Percentile:
         fresh = np.full((rows - len(self.value), len(self.slots)), ABSENT, np.int64)
         self.value = np.concatenate((self.value, fresh))
 
-    def forget(self, row: int) -> None:
-        self.value[row] = ABSENT
+    def forget(self, rows: Any) -> None:
+        self.value[rows] = ABSENT
 
     def begin(self, now: int) -> None:
         """A new slot's windows are empty."""

@@ -68,8 +68,8 @@ class Threshold:
     def grow(self, rows: int) -> None:
         self.windows.grow(rows)
 
-    def forget(self, row: int) -> None:
-        self.windows.forget(row)
+    def forget(self, rows: Any) -> None:
+        self.windows.forget(rows)
 
     def begin(self, now: int) -> None:
         self._since[:] = now

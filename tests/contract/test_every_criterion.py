@@ -176,8 +176,7 @@ def test_a_dump_that_is_loaded_goes_on_like_the_original(kind):
 def test_a_forgotten_row_is_as_new(kind):
     judge = judge_of(kind)
     judge.judge(run(FULL, FULL))
-    judge.forget(0)
-    judge.forget(1)
+    judge.forget(np.array([0, 1]))
     assert heard(judge, run(FULL, FULL)) == heard(judge_of(kind), run(FULL, FULL))
 
 

@@ -110,7 +110,7 @@ def test_the_gate_decides_as_the_list_of_everything_accepted_does_however_it_is_
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(0, 8)), max_size=30))
 def test_a_name_is_forgotten_after_a_week_and_its_row_used_again(history):
     one, twin = gate(0, things_max=2), Door(0, 2)
-    hour = 0
+    hour = 1
     for report_id, (name, days) in enumerate(history, start=1):
         hour += days * 24
         one.forget_idle(hour * HOUR)

@@ -84,7 +84,7 @@ def test_a_forgotten_row_gives_its_large_rings_to_whoever_needs_one_next():
     windows = windows_of(10**6, rows=2)
     for ts in range(100):
         put(windows, 0, 0, ts, 1)
-    windows.forget(0)
+    windows.forget(np.array([0]))
     used = windows._used
     for ts in range(100):
         put(windows, 1, 0, ts, 1)
