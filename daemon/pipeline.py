@@ -101,7 +101,8 @@ class Pipeline:
         """The state of all at the next batch's end. Made by the reading task: nowhere else are all at one place."""
         if self._cut_wanted is None:
             self._cut_wanted = asyncio.get_running_loop().create_future()
-        return await self._cut_wanted
+        # Shielded: a checkpoint that is cancelled must not take the cut from the one that waits for the same.
+        return await asyncio.shield(self._cut_wanted)
 
     async def final_cut(self, append: Callable[[str, bytes], Awaitable[int]]) -> Cut:
         """The last cut of a run: a tick makes sure that an idle log has a next batch."""
