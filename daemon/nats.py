@@ -7,6 +7,7 @@ its door shut, the log is reconciled, the door opened.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -72,6 +73,7 @@ class NatsServer:
         self._placed: Placed | None = None  # known only while the server is whole: reconciled, and devices let in
         self._mark_at = 0.0
         self._refusals = 0  # of marks, in a row
+        self._troubled_at = -1  # the log's last position when a mark failed last
         self._server_log = ServerLog(data_dir / "nats" / "server.log")
         self._lossy_until = 0.0
 
@@ -197,8 +199,10 @@ class NatsServer:
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(self._pace.log_s)
-            if self._read_log()["disabled"]:
-                await self._give_up_on_it("JetStream is out of resources")
+            seen = self._read_log()
+            if seen["disabled"] or seen["write_failed"]:
+                # It does not recover by itself, not even when there is room again (tried on a full disk).
+                await self._give_up_on_it("JetStream can't write: is the disk full?")
             if self._placed is not None and self._now_s() >= self._mark_at:
                 self._mark_at = self._now_s() + self._pace.mark_s
                 await self._mark()
@@ -229,7 +233,7 @@ class NatsServer:
         try:
             placed = await self._next_mark(nc, placed)
         except _TROUBLE as error:
-            self._note_trouble(nc, error)
+            await self._note_trouble(nc, error)
             return
         if nc is self._nc:
             self._placed, self._refusals = placed, 0
@@ -241,12 +245,19 @@ class NatsServer:
         self._tell("reconciled", done.counts())
         return done.placed
 
-    def _note_trouble(self, nc: Client, error: Exception) -> None:
+    async def _note_trouble(self, nc: Client, error: Exception) -> None:
         if nc is not self._nc or nc.is_closed:
             return  # the server died meanwhile, which is told elsewhere
         self._tell("mark_failed", {"error": _said(error)})
-        # A flood makes the log slow to answer; only an answer that says no is a reason to begin anew.
-        self._refusals += isinstance(error, JetStreamError | NoRespondersError)
+        if isinstance(error, JetStreamError | NoRespondersError) or not await self._log_grows(nc):
+            self._refusals += 1
+
+    async def _log_grows(self, nc: Client) -> bool:
+        """Whether the log has stored anything since the last trouble: a flood only makes it slow to answer."""
+        before = self._troubled_at
+        with suppress(*_TROUBLE):
+            self._troubled_at = (await ensure(nc, self._log)).last_seq
+        return self._troubled_at != before
 
     def _is_lossy(self) -> bool:
         """Whether the log may lack what the guard has by now: the server says so before it fills the guard."""

@@ -42,6 +42,7 @@ from daemon.server_state import (
 
 _PORT_TRIES: Final = 5
 _READY_S: Final = 120.0  # a large log takes its time to be read after a crash
+_ADOPT_S: Final = 20.0  # one that was left behind has had its time
 _STOP_S: Final = 10.0
 
 
@@ -122,7 +123,7 @@ class ServerChild:
             await self.end()
             return Unfit(was.identity.pid, "its settings differ")
         try:
-            return Adopted(await self._connect(), was.is_open)
+            return Adopted(await self._connect(_ADOPT_S), was.is_open)
         except (ServerFailed, TimeoutError):
             await self.end()
             return Unfit(was.identity.pid, "it does not answer")
@@ -210,9 +211,9 @@ class ServerChild:
         self._note(is_open=False)
         return await self._connect()
 
-    async def _connect(self) -> Client:
+    async def _connect(self, patience_s: float = _READY_S) -> Client:
         """The daemon's own connection, as soon as the server answers. Raises ServerFailed, TimeoutError."""
-        async with asyncio.timeout(_READY_S):
+        async with asyncio.timeout(patience_s):
             while True:
                 await self._require_alive()
                 try:

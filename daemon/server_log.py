@@ -15,6 +15,7 @@ SIGNS: Final = {
     b"Reloaded server configuration": "reloaded",
     b"Failed to reload server configuration": "reload_failed",
     b"JetStream out of resources, will be DISABLED": "disabled",
+    b"ritical write error": "write_failed",
 }
 """A piece of a line -> the word it is counted under."""
 
