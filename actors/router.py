@@ -3,21 +3,36 @@
 The router is itself an actor: its state (the gate, the last time seen) is a function of the log.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numba import njit
 
 from actors.columns import Schema, decode_frames
 from actors.gate import ADMITTED, DUPLICATE, TABLE_FULL, TOO_SOON, Gate
-from actors.messages import ABSENT, BRIDGED, CONTROL, I4, I8, NAME_ENCODED, U1, Batch, Columns, Frames, Rejected, Share
+from actors.messages import (
+    ABSENT,
+    BRIDGED,
+    CONTROL,
+    COPIED,
+    I4,
+    I8,
+    NAME_ENCODED,
+    U1,
+    Batch,
+    Columns,
+    Frames,
+    Rejected,
+    Share,
+)
 from actors.numbers import thing_name
 from actors.plan import GroupPlan, Registry
 from config.model import NS, Limits, Rules
 
 HOUR_NS: Final = 3600 * NS
+NAME_BYTES_MAX: Final = 128
 NETWORK_COLUMNS: Final = 4  # bytes_in, bytes_out, packets_in, packets_out come first in every schema
 
 
@@ -65,9 +80,9 @@ class Router:
         ts = np.maximum.accumulate(np.maximum(frames.ts, self.last_ts))
         names, unnamed = _names(frames)
         rejected = {**columns.rejected, **unnamed}
-        ok = columns.ok.astype(bool)
-        ok[list(unnamed)] = False
-        accepted = np.flatnonzero(ok).astype(np.int32)
+        accepted = np.flatnonzero(columns.ok).astype(np.int32)
+        if unnamed:
+            accepted = accepted[~np.isin(accepted, list(unnamed))]
         if not admitted:
             accepted = self._admit(frames, columns, ts, names, accepted, rejected)
         self.last_ts = int(ts[-1])
@@ -80,25 +95,32 @@ class Router:
     ) -> I4:
         """The gate, entry by entry in order; it forgets idle names on full hours of the log's time."""
         kept: list[I4] = []
-        hours = ts // HOUR_NS
         before = self.last_ts // HOUR_NS
-        for hour in np.unique(hours).tolist():
+        for hour, piece in _by_hour(ts, entries):
             if hour != before:
                 self.gate.forget_idle(hour * HOUR_NS)
             before = hour
-            piece = entries[hours[entries] == hour]
             if len(piece):
-                times = np.where(frames.origin[piece] != frames.ts[piece], frames.origin[piece], ts[piece])
-                named = [names[entry] for entry in piece.tolist()]
-                verdicts, first = self.gate.admit(named, columns.report_id[piece], times, frames.flags[piece])
-                for k in np.flatnonzero(verdicts != ADMITTED).tolist():
-                    entry = int(piece[k])
-                    rejected[entry] = _refusal(int(verdicts[k]), int(columns.report_id[entry]), self._limits)
-                piece_kept = piece[verdicts == ADMITTED]
-                if self._limits.skip_first_counters:
-                    columns.scalars[piece[first == 1], :NETWORK_COLUMNS] = ABSENT
-                kept.append(piece_kept)
-        return np.concatenate(kept) if kept else entries[:0]
+                kept.append(self._admit_piece(frames, columns, ts, names, piece, rejected))
+        return kept[0] if len(kept) == 1 else np.concatenate([entries[:0], *kept])
+
+    def _admit_piece(
+        self, frames: Frames, columns: Columns, ts: I8, names: list[bytes], piece: I4, rejected: dict[int, Rejected]
+    ) -> I4:
+        flags, times = frames.flags[piece], ts[piece]
+        if flags.any():
+            times = np.where(flags & COPIED, frames.origin[piece], times)
+        named = names if len(piece) == len(names) else [names[entry] for entry in piece.tolist()]
+        verdicts, first = self.gate.admit(named, columns.report_id[piece], times, flags)
+        if self._limits.skip_first_counters:
+            columns.scalars[piece[first == 1], :NETWORK_COLUMNS] = ABSENT
+        if not verdicts.any():  # all ADMITTED, as a rule
+            return piece
+        for k in np.flatnonzero(verdicts != ADMITTED).tolist():
+            entry = int(piece[k])
+            rejected[entry] = _refusal(int(verdicts[k]), int(columns.report_id[entry]), self._limits)
+        kept: I4 = piece[verdicts == ADMITTED]
+        return kept
 
     def _shares(self, batch: Batch, names: list[bytes], accepted: I4) -> dict[str, Share]:
         find = self._code_of.get
@@ -120,11 +142,24 @@ class Router:
         self.gate.load(state["gate"])
 
 
+def _by_hour(ts: I8, entries: I4) -> Iterator[tuple[int, I4]]:
+    """The hours that a run of entries touches, and which of `entries` lie in each."""
+    if int(ts[0]) // HOUR_NS == int(ts[-1]) // HOUR_NS:
+        yield int(ts[0]) // HOUR_NS, entries
+        return
+    hours = ts // HOUR_NS
+    for hour in np.unique(hours).tolist():
+        yield hour, entries[hours[entries] == hour]
+
+
 def _names(frames: Frames) -> tuple[list[bytes], dict[int, Rejected]]:
     """The thing of every entry, and the reports whose name is not one."""
-    names = frames.tokens()
+    names = frames.tokens() if len(frames) > 1 else [frames.token(0)]
+    odd = np.zeros(len(frames), np.uint8)
+    if not _mark_odd(frames.data, frames.kind, frames.flags, frames.name_off, frames.name_len, _PLAIN, odd):
+        return names, {}
     unnamed = {}
-    for entry in _odd(frames, names):
+    for entry in np.flatnonzero(odd).tolist():
         name = thing_name(names[entry], bool(frames.flags[entry] & BRIDGED))
         if name is None:
             unnamed[entry] = Rejected(
@@ -134,16 +169,24 @@ def _names(frames: Frames) -> tuple[list[bytes], dict[int, Rejected]]:
     return names, unnamed
 
 
-def _odd(frames: Frames, names: list[bytes]) -> list[int]:
-    """Reports whose name token is not plainly a name."""
-    reports = frames.kind != CONTROL
-    odd = reports & ((frames.name_len > 128) | (frames.name_len == 0) | (frames.flags & NAME_ENCODED != 0))
-    if not _are_plain(b"".join(names)):  # one look at all, as a rule
-        odd |= reports & ~np.array([bool(_are_plain(name)) for name in names])
-    return np.flatnonzero(odd).tolist()
+@njit("b1(u1[::1],u1[::1],u1[::1],i4[::1],i4[::1],u1[::1],u1[::1])", nogil=True, cache=True)
+def _mark_odd(data: U1, kind: U1, flags: U1, name_off: I4, name_len: I4, plain: U1, odd: U1) -> bool:
+    """Mark the reports whose name token is not plainly a name; whether there is any."""
+    found = False
+    for i in range(len(kind)):
+        if kind[i] == CONTROL:
+            continue
+        is_odd = name_len[i] > NAME_BYTES_MAX or flags[i] & NAME_ENCODED != 0
+        for place in range(name_off[i], name_off[i] + name_len[i]):
+            is_odd |= plain[data[place]] == 0
+        if is_odd:
+            odd[i] = 1
+            found = True
+    return found
 
 
-_are_plain: Final = re.compile(rb"[A-Za-z0-9_:-]*").fullmatch
+_PLAIN: Final = np.zeros(256, np.uint8)  # bytes that need no second look
+_PLAIN[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-:")] = 1
 
 
 def _sources(frames: Frames) -> U1:

@@ -81,7 +81,7 @@ class Windows:
             self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
 
     def adopt(self, window: int, other: "Windows", theirs: int, rows: Iterable[tuple[int, int]]) -> None:
-        """Take over rings, for (its row, own row) pairs: both hold the latest of the same reports, the longer has all."""
+        """Take over rings, for (its row, own row) pairs: of two that hold the latest of the same, the longer."""
         for row_from, row_to in rows:
             if other.length[row_from, theirs] > self.length[row_to, window]:
                 self.put(row_to, window, other.values(row_from, theirs))
@@ -141,6 +141,7 @@ class Windows:
     "b1(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
+    forceinline=True,  # a call hands over 50 words: more than the work
 )
 def push(
     row: int, window: int, ts: int, value: int, horizon: int,
@@ -171,6 +172,7 @@ def push(
     "i8(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
+    forceinline=True,
 )
 def total(
     row: int, window: int, ts: int, horizon: int, since: int,
