@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -78,7 +80,7 @@ async def _play(board: Board, serving: Serving, stop: Stop, for_s: float | None,
     if screen:
         jobs["view"] = keep_drawing(board, screen)
     else:
-        receiver.listeners.append(lambda delivery: print(line(delivery), flush=True))
+        receiver.listeners.append(lambda delivery: _print(line(delivery)))
     await run_until(stop, jobs, for_s)
 
 
@@ -95,7 +97,16 @@ async def _page(url: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"{clock(time.time())} {text}", flush=True)
+    _print(f"{clock(time.time())} {text}")
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # As in `scripts/demo | head`: nobody reads any more, so it ends as by Ctrl-C.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _options() -> argparse.Namespace:

@@ -100,6 +100,19 @@ async def test_a_signal_ends_the_demo_and_all_that_it_started(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_reader_that_goes_away_ends_the_demo(
+    clone: Path, demo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = f"set -o pipefail; '{clone}/scripts/demo' | head -n 3"
+    demo = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, env=demo_environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(demo.communicate(), 200)
+    assert (demo.returncode, err.decode()) == (0, "")
+    assert len(out.splitlines()) == 3
+    assert left_behind(tmp_path) == []
+
+
 async def test_a_daemon_that_cannot_start_is_shown_with_its_last_words(
     clone: Path, demo_environment: dict[str, str], tmp_path: Path
 ) -> None:
