@@ -141,7 +141,8 @@ class Windows:
     "b1(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
-    forceinline=True,  # a call hands over 50 words: more than the work
+    forceinline=True,
+    _nrt=False,  # nothing is allocated: counting the arrays' users at each call cost more than the work
 )
 def push(
     row: int, window: int, ts: int, value: int, horizon: int,
@@ -173,6 +174,7 @@ def push(
     nogil=True,
     cache=True,
     forceinline=True,
+    _nrt=False,
 )
 def total(
     row: int, window: int, ts: int, horizon: int, since: int,

@@ -135,6 +135,7 @@ def complies(operator: int, value: int, limit: int) -> bool:
     "i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1],i1[:,::1],i8[:,::1])",
     nogil=True,
     cache=True,
+    _nrt=False,  # as in actors.window
 )
 def _judge(
     at: int, entries: I4, rows: I4, times: I8, scalars: I8,
