@@ -103,8 +103,8 @@ def _say(text: str) -> None:
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        # As in `scripts/demo | head`: nobody reads any more, so it ends as by Ctrl-C.
+    except OSError:
+        # `scripts/demo | head`, or a terminal that was closed: nobody reads any more, so it ends as by Ctrl-C.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         signal.raise_signal(signal.SIGTERM)
 
