@@ -107,10 +107,13 @@ class News:
         self._on_state, self._telemetry, self._clock = on_state, telemetry, clock
         self._refusals = RateLimited(per_s=1)
         self.pokes: tuple[Callable[[], None], ...] = ()
+        self._connection = "starting"
+        self._door = ""  # why devices can't come in; "" = they can
 
     def reading(self, state: str, why: str) -> None:
         """Of the reader's connection."""
-        self._on_state(state if state == "connected" else f"{state}: {why}")
+        self._connection = state if state == "connected" else f"{state}: {why}"
+        self._tell()
         (log.info if state == "connected" else log.warning)("log.reading", state=state, why=why or None)
 
     def server(self, event: str, facts: dict[str, object]) -> None:
@@ -119,20 +122,28 @@ class News:
         match event:
             case "died":
                 self._telemetry.nats_restarts.inc()
+                self._door = "nats-server died"
+            case "opened":
+                self._door = ""
             case "reconciled":
                 self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
             case "started":
+                self._door = "devices are let in when the log is whole"
                 for poke in self.pokes:
                     poke()
             case "publish_refused" | "subscribe_refused":
                 self._telemetry.nats_violations.inc(count)
             case "mqtt5_refused":
                 self._telemetry.nats_mqtt5_refused.inc(count)
+        self._tell()
         if event in OFTEN:
             self._refusals.warning(log, f"broker.{event}", self._clock.monotonic_ns(), **facts)
         else:
             level = log.warning if event in BAD else log.info
             level(f"broker.{event}", **facts)
+
+    def _tell(self) -> None:
+        self._on_state(self._door or self._connection)
 
 
 async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_state: Callable[[str], None]) -> LogHost:

@@ -163,6 +163,7 @@ async def test_a_recorded_run_with_reload_kill_and_restart_replays_to_the_very_s
         await daemon.until_metric("detectd_reports_accepted_total", 1)
         daemon.kill_nats()
         await daemon.until_metric("detectd_nats_restarts_total", 1)
+        await until(lambda: daemon.log_path.read_text().count("broker.opened") >= 2, "devices let in again")
         await daemon.until_ready()
         await send(daemon.mqtt, "t1", report(3, ports=[22]))
         await until(lambda: len(_stored(daemon)) >= 7, lambda: f"events: {_stored(daemon)}")
