@@ -22,6 +22,7 @@ from actors.messages import I1, I4, I8, Batch, Downtime, Share
 from actors.numbers import float_of
 from actors.roster import Identity, Roster
 from actors.values import Seen, in_words
+from actors.window import Rows
 from config.model import NS, Behavior, Limits, MetricValue
 
 HOUR_NS: Final = 3600 * NS
@@ -339,7 +340,7 @@ class GroupActor:
         quiet = np.flatnonzero((self.seen > 0) & (self.seen < hour - ROW_IDLE_NS))
         self.forget(quiet[~self.alarmed[quiet].any(axis=1)])
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         """Give rows up: their next owners find nothing."""
         for row in rows.tolist():
             self.roster.remove(row, int(self.identity_of(row)[1]))
@@ -373,7 +374,7 @@ class GroupActor:
         self.seen_sets |= _moved(old.seen_sets, dict(pairs), dict(slots))
         for name, judge in self.judges.items():
             if name in old.judges:
-                judge.adopt(old.judges[name], self._same_windows(old, judge, slots), pairs)
+                judge.adopt(old.judges[name], self._same_windows(old, judge, slots), source, target)
         self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
         assert self._now is not None  # it has begun
         self._set_due(self._now)

@@ -7,10 +7,10 @@ that reports every second costs its own memory only. At RING_MAX values the two 
 Arrays: [r, w] = rows × windows; pool arrays are [p].
 """
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from actors.messages import I4, I8
@@ -18,6 +18,11 @@ from actors.messages import I4, I8
 RING_START: Final = 2
 RING_MAX: Final = 4096
 I64_MAX: Final = 2**63 - 1
+
+Rows = npt.NDArray[np.intp]
+"""Indices of rows."""
+UNCOUNTED: Final[dict[str, Any]] = {"_nrt": False}
+"""For kernels that allocate nothing: numba else counts arrays' users at every inner call, four fifths of the time."""
 
 
 class Windows:
@@ -71,7 +76,7 @@ class Windows:
         for i, (ts, value) in enumerate(values):
             self.pool_ts[offset + i], self.pool_value[offset + i] = ts, value
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         """Empty the rings of rows, an index array, that are given up; large ones go back to the pool."""
         self.length[rows] = 0
         self.head[rows] = 0
@@ -80,11 +85,22 @@ class Windows:
             self._release(int(self.offset[row, window]), int(self.room[row, window]))
             self.offset[row, window], self.room[row, window] = self._allocate(RING_START), RING_START
 
-    def adopt(self, window: int, other: "Windows", theirs: int, rows: Iterable[tuple[int, int]]) -> None:
-        """Take over rings, for (its row, own row) pairs: of two that hold the latest of the same, the longer."""
-        for row_from, row_to in rows:
-            if other.length[row_from, theirs] > self.length[row_to, window]:
-                self.put(row_to, window, other.values(row_from, theirs))
+    def adopt(self, window: int, other: "Windows", theirs: int, sources: Rows, rows: Rows) -> None:
+        """Take over rings: of two that hold the latest of the same reports, the longer."""
+        counts = other.length[sources, theirs]
+        longer = counts > self.length[rows, window]
+        large = longer & (counts > RING_START)
+        for row_from, row_to in zip(sources[large].tolist(), rows[large].tolist(), strict=True):
+            self.put(row_to, window, other.values(row_from, theirs))
+        small = longer & ~large  # nearly all: no room need be made for them
+        sources, rows, counts = sources[small], rows[small], counts[small]
+        self.head[rows, window], self.length[rows, window] = 0, counts
+        for i in range(RING_START):
+            some = counts > i
+            take, put = sources[some], rows[some]
+            at = other.offset[take, theirs] + (other.head[take, theirs] + i) % other.room[take, theirs]
+            to = self.offset[put, window] + i
+            self.pool_ts[to], self.pool_value[to] = other.pool_ts[at], other.pool_value[at]
 
     def dump(self) -> dict[str, Any]:
         names = ("offset", "room", "head", "length")
@@ -142,7 +158,7 @@ class Windows:
     nogil=True,
     cache=True,
     forceinline=True,
-    _nrt=False,  # nothing is allocated: counting the arrays' users at each call cost more than the work
+    **UNCOUNTED,
 )
 def push(
     row: int, window: int, ts: int, value: int, horizon: int,
@@ -174,7 +190,7 @@ def push(
     nogil=True,
     cache=True,
     forceinline=True,
-    _nrt=False,
+    **UNCOUNTED,
 )
 def total(
     row: int, window: int, ts: int, horizon: int, since: int,

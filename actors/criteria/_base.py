@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from actors.columns import Schema
 from actors.messages import I1, I4, I8, Columns
+from actors.window import Rows
 from config.kinds import Metric
 from config.model import Behavior, Limits, MetricValue
 
@@ -68,16 +69,16 @@ class Judge(Protocol):
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows."""
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         """Rows, an index array, are given up; their next owners must find nothing."""
 
     def begin(self, now: int) -> None:
         """The slots are new at `now`: what was received before does not count for them."""
 
-    def adopt(self, other: Any, slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+    def adopt(self, other: Any, slots: Sequence[tuple[int, int]], sources: Rows, rows: Rows) -> None:
         """Take over state from a judge of the same kind: (its slot, own slot) pairs with the same metric and duration.
 
-        `rows` are (its row, own row) pairs.
+        Its row `sources[k]` is own row `rows[k]`.
         """
 
     def dump(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from actors.columns import Schema
 from actors.criteria._base import Closed, Criterion, Run, Slot
 from actors.messages import I1, I4, U8
 from actors.numbers import address_key, key_of
+from actors.window import Rows
 from config.model import Limits, MetricValue
 
 MAPPED: Final = 0xFFFF << 32  # ::ffff:0:0/96, the place of IPv4
@@ -57,13 +58,13 @@ class Membership:
     def grow(self, rows: int) -> None:
         """Nothing is kept by row: a set is judged by what the report says."""
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         """As `grow`."""
 
     def begin(self, now: int) -> None:
         """As `grow`."""
 
-    def adopt(self, other: "Membership", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+    def adopt(self, other: "Membership", slots: Sequence[tuple[int, int]], sources: Rows, rows: Rows) -> None:
         """As `grow`."""
 
     def dump(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from actors.alarm import COMPLIES, NO_DATA, VIOLATES
 from actors.columns import Schema
 from actors.criteria._base import Closed, Criterion, Run, Slot, operator_code
 from actors.messages import ABSENT, I4, I8, U1
+from actors.window import Rows
 from config.model import NS, Limits, MetricValue
 
 
@@ -69,17 +70,16 @@ class Percentile:
         fresh = np.full((rows - len(self.value), len(self.slots)), ABSENT, np.int64)
         self.value = np.concatenate((self.value, fresh))
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         self.value[rows] = ABSENT
 
     def begin(self, now: int) -> None:
         """A new slot's windows are empty."""
 
-    def adopt(self, other: "Percentile", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+    def adopt(self, other: "Percentile", slots: Sequence[tuple[int, int]], sources: Rows, rows: Rows) -> None:
         for theirs, own in slots:
             a, b = other.slots.index(theirs), self.slots.index(own)
-            for row_from, row_to in rows:
-                self.value[row_to, b] = other.value[row_from, a]
+            self.value[rows, b] = other.value[sources, a]
 
     def dump(self) -> dict[str, Any]:
         return {"value": self.value}

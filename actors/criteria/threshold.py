@@ -11,7 +11,7 @@ from actors.columns import Schema
 from actors.criteria._base import Closed, Criterion, Run, Slot, operator_code
 from actors.messages import ABSENT, I1, I4, I8, U1
 from actors.numbers import key_of
-from actors.window import Windows, push, total
+from actors.window import UNCOUNTED, Rows, Windows, push, total
 from config.model import NS, Limits, MetricValue
 
 
@@ -68,18 +68,18 @@ class Threshold:
     def grow(self, rows: int) -> None:
         self.windows.grow(rows)
 
-    def forget(self, rows: Any) -> None:
+    def forget(self, rows: Rows) -> None:
         self.windows.forget(rows)
 
     def begin(self, now: int) -> None:
         self._since[:] = now
 
-    def adopt(self, other: "Threshold", slots: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+    def adopt(self, other: "Threshold", slots: Sequence[tuple[int, int]], sources: Rows, rows: Rows) -> None:
         for theirs, own in slots:
             self._since[self.slots.index(own)] = other._since[other.slots.index(theirs)]
         for own, metric in enumerate(self._summed):
             if metric in other._summed:
-                self.windows.adopt(own, other.windows, other._summed.index(metric), rows)
+                self.windows.adopt(own, other.windows, other._summed.index(metric), sources, rows)
 
     def dump(self) -> dict[str, Any]:
         return {"since": self._since, "windows": self.windows.dump()}
@@ -135,7 +135,7 @@ def complies(operator: int, value: int, limit: int) -> bool:
     "i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1],i1[:,::1],i8[:,::1])",
     nogil=True,
     cache=True,
-    _nrt=False,  # as in actors.window
+    **UNCOUNTED,
 )
 def _judge(
     at: int, entries: I4, rows: I4, times: I8, scalars: I8,

@@ -194,7 +194,7 @@ def test_an_heir_goes_on_like_the_one_it_inherits_from_in_other_rows(kind):
     judge, heir = judge_of(kind), judge_of(kind)
     judge.judge(run(FULL, EMPTY, FULL))
     heir.begin(START + NS)
-    heir.adopt(judge, [(slot, slot) for slot in judge.slots], [(0, 3), (2, 1)])
+    heir.adopt(judge, [(slot, slot) for slot in judge.slots], np.array([0, 2]), np.array([3, 1]))
     ours, theirs = heard(heir, run(FULL, FULL, rows=[1, 3], at_s=1)), heard(judge, run(FULL, FULL, rows=[2, 0], at_s=1))
     assert ours[:2] == theirs[:2]
     assert [(end, slot, values) for end, slot, _, _, values in ours[2]] == [
@@ -207,7 +207,7 @@ def test_an_heir_of_no_behavior_counts_nothing_that_came_before(kind):
     judge, heir = judge_of(kind), judge_of(kind)
     judge.judge(run(FULL, FULL))
     heir.begin(START + 1)
-    heir.adopt(judge, [], [(0, 0), (1, 1)])
+    heir.adopt(judge, [], np.arange(2), np.arange(2))
     fresh = judge_of(kind)
     assert heard(heir, run(FULL, FULL, at_s=1)) == heard(fresh, run(FULL, FULL, at_s=1))
 

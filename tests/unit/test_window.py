@@ -121,3 +121,17 @@ def test_a_kernel_refuses_an_array_of_another_type_at_once():
     with pytest.raises(TypeError):
         push(0, 0, 1, 1, 10, windows.offset.astype(np.int64), windows.room, windows.head, windows.length,
              windows.pool_ts, windows.pool_value)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=40), st.permutations(range(4)))
+def test_rings_that_are_taken_over_hold_the_same_values_in_other_rows(history, order):
+    windows, heir, now = windows_of(60, rows=4), windows_of(99, 60, rows=5), 1
+    for row, pause in history:
+        now += pause
+        put(windows, row, 0, now, now)
+    heir.adopt(1, windows, 0, np.arange(4), np.array(order) + 1)
+    for row in range(4):
+        assert heir.values(order[row] + 1, 1) == windows.values(row, 0)
+    assert heir.values(0, 1) == []
+    heir.adopt(1, windows_of(60, rows=4), 0, np.arange(4), np.array(order) + 1)  # an emptier one changes nothing
+    assert [heir.values(order[row] + 1, 1) for row in range(4)] == [windows.values(row, 0) for row in range(4)]
