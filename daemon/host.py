@@ -127,12 +127,15 @@ class News:
                 self._door = ""
             case "reconciled":
                 self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
+                self._telemetry.guard_unguarded.inc(int(str(facts.get("unguarded", 0))))
             case "started":
                 self._door = "devices are let in when the log is whole"
                 for poke in self.pokes:
                     poke()
             case "publish_refused" | "subscribe_refused":
                 self._telemetry.nats_violations.inc(count)
+            case "dropped" | "stalled" | "mark_failed" | "failed":
+                self._telemetry.nats_trouble.labels(event).inc(count)
             case "mqtt5_refused":
                 self._telemetry.nats_mqtt5_refused.inc(count)
         self._tell()

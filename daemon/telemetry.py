@@ -240,6 +240,12 @@ class Telemetry:
         self.nats_restarts = self._counter("nats_restarts", "Times nats-server was started again after it died.")
         self.nats_violations = self._counter("nats_permission_violations", "Publishes and subscriptions refused.")
         self.nats_mqtt5_refused = self._counter("nats_mqtt5_refused", "MQTT 5 clients that nats-server turned away.")
+        self.nats_trouble = self._counter(
+            "nats_trouble", "What nats-server could not do: messages dropped, marks not written ...", "kind"
+        )
+        self.guard_unguarded = self._counter(
+            "guard_unguarded", "Acknowledged messages that the guard had dropped before they could be compared."
+        )
         self.guard_copied = self._counter("guard_copied", "Acknowledged reports copied into the log after a crash.")
 
     def _about_the_process(self) -> None:
