@@ -18,6 +18,7 @@ import msgspec
 
 from actors.cbor import flaw
 from actors.messages import Rejected
+from actors.numbers import IPV4
 from config.kinds import Metric
 from config.model import MetricValue
 
@@ -33,8 +34,6 @@ _ABSENT: Final = object()
 _VERSION: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _WORD: Final = re.compile(r"[A-Za-z0-9:_\-/.]+")  # spec.md §2.3; digits are not mentioned there, and kept
 _ENDPOINT: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]]*)):([0-9]{1,5})")
-_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 _SINGLE: Final = struct.Struct("<f")
 
 # What is read of each object, (long, short); everything else is ignored.
@@ -271,7 +270,7 @@ def _without_port(text: str) -> str | None:
 
 
 def _canonical(text: str) -> str | None:
-    return text if _IPV4.fullmatch(text) else _ipv6(text)
+    return text if IPV4.fullmatch(text) else _ipv6(text)
 
 
 def _ipv6(text: str) -> str | None:

@@ -55,7 +55,7 @@ def test_an_ipv6_address_is_its_bits(number: int):
 
 @pytest.mark.parametrize("text", ["", "1.2.3", "1.2.3.04", "::1::", "host", "10.0.0.0/8"])
 def test_what_is_no_address_has_no_key(text: str):
-    with pytest.raises(ValueError, match="does not appear to be"):
+    with pytest.raises(ValueError):
         address_key(text)
 
 
