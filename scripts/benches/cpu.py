@@ -26,7 +26,6 @@ def main(count: int, rounds: int) -> None:
         raise SystemExit("mosquitto and mosquitto_sub are not installed (scripts/peers)")
     theirs: list[tuple[float, ...]] = []
     ours: list[tuple[float, ...]] = []
-    silent: list[tuple[float, ...]] = []
     with tempfile.TemporaryDirectory(prefix="detectd-bench-", ignore_cleanup_errors=True) as folder:
         for number in range(rounds):  # in turn
             theirs.append(mosquitto(Path(folder), [str(name) for name in binaries], count))

@@ -1,4 +1,4 @@
-"""The fleet that every bench measures: its rules (10 behaviors) and its reports, about 1 kB each, the same in each run."""
+"""The fleet that every bench measures: its rules (10 behaviors) and its reports, about 1 kB each."""
 
 import random
 from collections.abc import Iterator

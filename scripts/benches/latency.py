@@ -75,7 +75,9 @@ async def main(count: int, rounds: int) -> None:
     )
     for name, (share, target) in TARGETS_MS.items():
         value = 1e3 * machine.median(machine.percentile(took, share) for took in found)
-        machine.line(f"{name}, publish → webhook received", f"{value:.2f} ms", "", f"≤ {target:g} ms", met=value <= target)
+        machine.line(
+            f"{name}, publish → webhook received", f"{value:.2f} ms", "", f"≤ {target:g} ms", met=value <= target
+        )
     for stage in stages[0]:
         machine.line(f"  {stage}", f"{1e3 * machine.median(parts[stage] for parts in stages):.2f} ms on average")
 
@@ -108,7 +110,8 @@ async def one(folder: Path, receiver: Receiver, count: int) -> tuple[list[float]
 async def published(port: int, count: int, times: Path) -> dict[str, float]:
     options = ["--connections=20", f"--things={THINGS}", f"--flapping={FLAPPING}", f"--times={times}"]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, str(serving.PUBLISHER), str(port), str(count), str(RATE), *options, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, str(serving.PUBLISHER), str(port), str(count), str(RATE), *options),
+        stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await child.communicate()
     if child.returncode:
@@ -127,7 +130,9 @@ def matched(receiver: Receiver, wanted: list[int], left: list[float]) -> Any:
             yield start, at, event_ms / 1e3
 
 
-def shares(before: dict[str, float], after: dict[str, float], pairs: list[tuple[float, float, float]]) -> dict[str, float]:
+def shares(
+    before: dict[str, float], after: dict[str, float], pairs: list[tuple[float, float, float]]
+) -> dict[str, float]:
     """Seconds of each stage, on average. Receipt is known to the millisecond: half of one is added."""
 
     def mean(name: str) -> float:

@@ -28,19 +28,24 @@ def main(things: int) -> None:
     world = World(rules(), kinds(), "bench", 300.0)
     for turn in range(ROUNDS):
         for first in range(0, things, BATCH):
-            world.handle(frames_of([entry(turn * things + n, n, turn, things) for n in range(first, min(first + BATCH, things))]))
+            numbers = range(first, min(first + BATCH, things))
+            world.handle(frames_of([entry(turn * things + n, n, turn, things) for n in numbers]))
     (actor,) = world.actors.values()
     assert len(actor.roster) == things
     rss, state = machine.rss_bytes(os.getpid()), sum(array_bytes(actor.dump()))
     used, room = state / things / len(BEHAVIORS), actor.roster.capacity
-    machine.note(f"{things:,} things × {len(BEHAVIORS)} behaviors at 300 s, {ROUNDS} reports each; room for {room:,} things")
+    machine.note(f"{things:,} things × {len(BEHAVIORS)} behaviors at 300 s, {ROUNDS} reports each; room for {room:,}")
     machine.line(
         "actor state per (thing, behavior), as allocated", f"{used:.0f} bytes", "", f"≤ {TARGET_BYTES}",
         met=used <= TARGET_BYTES,
     )  # fmt: skip
     machine.line("of which used, were no room spare", f"{used * things / room:.0f} bytes")
     machine.line(
-        "RSS of the process, names and gate included", f"{rss / 2**20:,.0f} MiB", "", "< 2,048 MiB", met=rss < TARGET_RSS
+        "RSS of the process, names and gate included",
+        f"{rss / 2**20:,.0f} MiB",
+        "",
+        "< 2,048 MiB",
+        met=rss < TARGET_RSS,
     )
     machine.line("of which before the first report", f"{empty / 2**20:,.0f} MiB")
     machine.line("each thing more costs", f"{(rss - empty) / things:,.0f} bytes of RSS")

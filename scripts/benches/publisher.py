@@ -49,7 +49,7 @@ class Device(asyncio.Protocol):
                 self.waits_s.append(now - self.sent[self.acknowledged])
                 self.acknowledged += 1
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         if not self.ready.done():
             self.ready.set_exception(ConnectionError("refused"))
 
