@@ -148,7 +148,7 @@ class NatsServer:
         try:
             await asyncio.wait({doing, dying}, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
-                raise ServerFailed("nats-server died while it was being prepared")
+                await self._child.require_alive()
         finally:
             doing.cancel()
             dying.cancel()

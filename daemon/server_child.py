@@ -215,7 +215,7 @@ class ServerChild:
         """The daemon's own connection, as soon as the server answers. Raises ServerFailed, TimeoutError."""
         async with asyncio.timeout(patience_s):
             while True:
-                await self._require_alive()
+                await self.require_alive()
                 try:
                     nc = await self._try_to_connect()
                     await self.named.serve(nc)
@@ -238,7 +238,8 @@ class ServerChild:
             error_cb=_ignore,
         )
 
-    async def _require_alive(self) -> None:
+    async def require_alive(self) -> None:
+        """Raises ServerFailed with the server's last words when it has died; PortTaken where that was why."""
         assert self._process is not None
         if self._process.is_alive():
             return
@@ -256,7 +257,7 @@ class ServerChild:
                     raise ServerFailed(f"nats-server refused to reload: {last_words(self.folder / 'server.log', 0)}")
                 if seen["reloaded"]:
                     return
-                await self._require_alive()
+                await self.require_alive()
                 await asyncio.sleep(0.005)
 
     def _note(self, *, is_open: bool) -> None:

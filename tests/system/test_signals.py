@@ -1,6 +1,7 @@
 """How the daemon starts, ends and refuses, seen from outside."""
 
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ async def test_a_bad_configuration_is_refused_with_every_place(tmp_path: Path) -
     assert any("aws:no-such-metric" in line for line in lines), daemon.log()
     assert all(line.removeprefix(f"{config}:").split(":")[0].isdigit() for line in lines)
     assert not daemon.data_dir.exists()
+
+
+async def test_a_port_that_is_taken_is_said_with_its_address(tmp_path: Path) -> None:
+    daemon = Daemon(write(tmp_path))
+    with socket.create_server(daemon.mqtt):
+        await daemon.start(ready=False)
+        assert await daemon.ended() == 3
+    assert f"{daemon.mqtt[0]}:{daemon.mqtt[1]}: bind: address already in use" in daemon.log_path.read_text()
+    assert children_of(daemon.data_dir) == []
 
 
 async def test_two_daemons_do_not_share_a_data_directory(tmp_path: Path) -> None:
