@@ -20,7 +20,7 @@ from actors.criteria._base import FAR, Judge, Run, Slot
 from actors.effects import EventType, Transition
 from actors.messages import I1, I4, I8, Batch, Downtime, Share
 from actors.numbers import float_of
-from actors.roster import Identity, Roster
+from actors.roster import Identity, Placed, Roster
 from actors.values import Seen, in_words
 from actors.window import Rows
 from config.model import NS, Behavior, Limits, MetricValue
@@ -354,15 +354,15 @@ class GroupActor:
         ended = sorted(keys, key=lambda key: (key[1], *self.identity_of(key[0])))
         return [self._invalidate(moment, row, slot, moment.ts, reason) for row, slot in ended]
 
-    def inherit(self, old: "GroupActor", slots: Sequence[tuple[int, int]], rows: Sequence[int]) -> None:
-        """Take over the state of an old actor's rows, for (its slot, own slot) pairs that measure the same.
+    def inherit(self, old: "GroupActor", slots: Sequence[tuple[int, int]], things: Sequence[Placed]) -> None:
+        """Take over the state of an old actor's things, for (its slot, own slot) pairs that measure the same.
 
         A behavior whose criteria changed keeps an open violation and starts counting anew (spec.md §3.6).
         """
-        pairs = [(row, self._heir_row(old, row)) for row in rows]
-        if not pairs:
+        if not things:
             return
-        source, target = (np.array(side) for side in zip(*pairs, strict=True))
+        source = np.array([row for row, _, _ in things], np.intp)
+        target = source if self._takes_all(old, things) else self._places(things)
         self.source[target] = np.where(old.seen[source] > self.seen[target], old.source[source], self.source[target])
         self.seen[target] = np.maximum(self.seen[target], old.seen[source])
         for theirs, own in slots:
@@ -370,8 +370,9 @@ class GroupActor:
                 getattr(self, name)[target, own] = getattr(old, name)[source, theirs]
             if old.slots[theirs].behavior.criteria != self.slots[own].behavior.criteria:
                 self.streak[target, own] = 0
-        self.openings |= _moved(old.openings, dict(pairs), dict(slots))
-        self.seen_sets |= _moved(old.seen_sets, dict(pairs), dict(slots))
+        rows = dict(zip(source.tolist(), target.tolist(), strict=True))
+        self.openings |= _moved(old.openings, rows, dict(slots))
+        self.seen_sets |= _moved(old.seen_sets, rows, dict(slots))
         for name, judge in self.judges.items():
             if name in old.judges:
                 judge.adopt(old.judges[name], self._same_windows(old, judge, slots), source, target)
@@ -379,9 +380,17 @@ class GroupActor:
         assert self._now is not None  # it has begun
         self._set_due(self._now)
 
-    def _heir_row(self, old: "GroupActor", row: int) -> int:
-        name, registered = old.identity_of(row)
-        return self._row(name, int(registered))
+    def _takes_all(self, old: "GroupActor", things: Sequence[Placed]) -> bool:
+        """Where everything moves into an empty actor, and that is the rule, things keep their rows."""
+        if len(self.roster) or len(things) < len(old.roster):
+            return False
+        self.roster.follow(old.roster)
+        if len(self.roster.names) > self.roster.capacity:
+            self._grow(len(old.seen))
+        return True
+
+    def _places(self, things: Sequence[Placed]) -> Rows:
+        return np.array([self._row(name, int(registered)) for _, name, registered in things], np.intp)
 
     def _same_windows(self, old: "GroupActor", judge: Judge, slots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """The pairs of this judge's slots that also have the same duration: their windows mean the same."""

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 Identity = tuple[bytes, bool]  # name (UTF-8), registered
+Placed = tuple[int, bytes, bool]  # row, name, registered
 
 
 class Roster:
@@ -45,10 +46,15 @@ class Roster:
         self.names[row] = None
         heappush(self._free, row)
 
-    def identities(self) -> list[tuple[int, bytes, bool]]:
-        """(row, name, registered) of all rows in use, by row."""
+    def identities(self) -> list[Placed]:
+        """All rows in use, by row."""
         pairs = [(row, name, bool(flag)) for flag in (0, 1) for name, row in self._rows[flag].items()]
         return sorted(pairs)
+
+    def follow(self, other: "Roster") -> None:
+        """Give every thing the row that it has in another roster; this one must be empty."""
+        self.names, self._free = other.names.copy(), other._free.copy()
+        self._rows = other._rows[0].copy(), other._rows[1].copy()
 
     def dump(self) -> dict[str, Any]:
         """Names joined by NUL, which no thing's name holds (`actors.numbers.thing_name`)."""

@@ -83,7 +83,7 @@ class World:
         registry = Registry(rules.fleet)
         successors = {plan.key: self._successor(plan, rules, schema, moment) for plan in new_plans}
         for plan in new_plans:
-            if successors[plan.key] is self.actors.get(plan.key):
+            if successors[plan.key] is self.actors.get(plan.key) and rules.fleet != self.rules.fleet:
                 effects += _release(successors[plan.key], plan, registry, moment)
         for actor in self.actors.values():
             if successors.get(actor.key) is not actor:
@@ -135,9 +135,9 @@ def _hand_over(
         heir = successors[plan.key]
         pairs = _matching_slots(old, heir)
         if pairs:
-            rows = [row for row, name, known in identities if registry.covers(plan.targets, name.decode(), known)]
-            heir.inherit(old, pairs, rows)
-            moved, kept = set(rows), {own for own, _ in pairs}
+            things = [one for one in identities if registry.covers(plan.targets, one[1].decode(), one[2])]
+            heir.inherit(old, pairs, things)
+            moved, kept = {row for row, _, _ in things}, {own for own, _ in pairs}
             left = {(row, slot) for row, slot in left if row not in moved or slot not in kept}
     return old.withdraw(moment, left, NO_LONGER)
 
