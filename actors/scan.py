@@ -74,7 +74,7 @@ def _key_tables() -> tuple[U8, U8, I8, I8]:
 
 
 _njit: Any = njit  # numba's types do not know `_nrt`
-_inner = _njit(nogil=True, _nrt=False)
+_njit_inner = _njit(nogil=True, _nrt=False)
 
 Bytes = Any  # a pointer to the bytes of `data`, in compiled code only
 
@@ -115,7 +115,7 @@ def _hash(name: bytes) -> int:
     return value
 
 
-@_inner
+@_njit_inner
 def _clear(entry: int, report_id: I8, scalars: I8, places: I4) -> None:
     report_id[entry] = ABSENT
     for column in range(scalars.shape[1]):
@@ -125,7 +125,7 @@ def _clear(entry: int, report_id: I8, scalars: I8, places: I4) -> None:
         places[which, COUNT, entry] = -1
 
 
-@_inner
+@_njit_inner
 def _report(
     data: Bytes, at: int, end: int, entry: int, names: U1, slots: I4,
     report_id: I8, scalars: I8, places: I4, elements: U8, tally: I8,
@@ -147,7 +147,7 @@ def _report(
     return at if seen & 1 and seen > 1 else -1
 
 
-@_inner
+@_njit_inner
 def _header(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(report id, where it stopped)."""
     seen = value = 0
@@ -165,7 +165,7 @@ def _header(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return (value, at) if seen == 3 and value > 0 else (ABSENT, -1)
 
 
-@_inner
+@_njit_inner
 def _version(data: Bytes, at: int, end: int) -> int:
     if _byte(data, at, end) != QUOTE:
         return -1
@@ -176,7 +176,7 @@ def _version(data: Bytes, at: int, end: int) -> int:
     return stop + 1 if _byte(data, dot, end) == DOT and _byte(data, stop, end) == QUOTE else -1
 
 
-@_inner
+@_njit_inner
 def _metrics(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     seen = 0
     at, more = _enter(data, at, end, OPEN)
@@ -195,7 +195,7 @@ def _metrics(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4
     return at if seen else -1  # whether an empty one is enough depends on the custom metrics
 
 
-@_inner
+@_njit_inner
 def _counters(data: Bytes, at: int, end: int, entry: int, scalars: I8) -> int:
     at, more = _enter(data, at, end, OPEN)
     while more:
@@ -207,7 +207,7 @@ def _counters(data: Bytes, at: int, end: int, entry: int, scalars: I8) -> int:
     return at
 
 
-@_inner
+@_njit_inner
 def _listening(
     data: Bytes, at: int, end: int, entry: int, which: int, scalars: I8, places: I4, elements: U8, tally: I8
 ) -> int:
@@ -229,7 +229,7 @@ def _listening(
     return at
 
 
-@_inner
+@_njit_inner
 def _ports(data: Bytes, at: int, end: int, entry: int, which: int, places: I4, elements: U8, tally: I8) -> int:
     first = used = tally[which]
     at, more = _enter(data, at, end, OPEN_LIST)
@@ -248,14 +248,14 @@ def _ports(data: Bytes, at: int, end: int, entry: int, which: int, places: I4, e
     return at
 
 
-@_inner
+@_njit_inner
 def _place(which: int, entry: int, first: int, used: int, places: I4, tally: I8) -> None:
     places[which, START, entry] = first
     places[which, COUNT, entry] = used - first
     tally[which] = used
 
 
-@_inner
+@_njit_inner
 def _port(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(port, where it stopped)."""
     seen = port = 0
@@ -273,7 +273,7 @@ def _port(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return (port, at) if 1 <= port <= PORT_MAX else (0, -1)
 
 
-@_inner
+@_njit_inner
 def _connected(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     """The block `tcp_connections`: an object around the one of the established connections."""
     seen = False
@@ -288,7 +288,7 @@ def _connected(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: 
     return at
 
 
-@_inner
+@_njit_inner
 def _established(data: Bytes, at: int, end: int, entry: int, scalars: I8, places: I4, elements: U8, tally: I8) -> int:
     total = ABSENT
     at, more = _enter(data, at, end, OPEN)
@@ -307,7 +307,7 @@ def _established(data: Bytes, at: int, end: int, entry: int, scalars: I8, places
     return at
 
 
-@_inner
+@_njit_inner
 def _connections(data: Bytes, at: int, end: int, entry: int, places: I4, elements: U8, tally: I8) -> int:
     first = used = tally[ADDRESSES]
     at, more = _enter(data, at, end, OPEN_LIST)
@@ -326,7 +326,7 @@ def _connections(data: Bytes, at: int, end: int, entry: int, places: I4, element
     return at
 
 
-@_inner
+@_njit_inner
 def _connection(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     """(hi, lo) of the remote address, and where it stopped."""
     seen = 0
@@ -347,7 +347,7 @@ def _connection(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     return hi, lo, at if seen & 1 else -1
 
 
-@_inner
+@_njit_inner
 def _remote(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     """A string `ip:port`: (hi, lo) of the address, and where it stopped."""
     hi, lo = np.uint64(0), np.uint64(0)
@@ -366,7 +366,7 @@ def _remote(data: Bytes, at: int, end: int) -> tuple[Any, Any, int]:
     return hi, lo, _after_port(data, colon, end) if good else -1
 
 
-@_inner
+@_njit_inner
 def _after_port(data: Bytes, colon: int, end: int) -> int:
     """Where a string that ends in `:port` ends; -1 if it does not."""
     stop = _digits_end(data, colon + 1, end)
@@ -378,7 +378,7 @@ def _after_port(data: Bytes, colon: int, end: int) -> int:
     return stop + 1 if port <= PORT_MAX else -1
 
 
-@_inner
+@_njit_inner
 def _last_colon(data: Bytes, at: int, end: int) -> int:
     """The last colon before the quote; `at` where there is none."""
     colon = at
@@ -389,7 +389,7 @@ def _last_colon(data: Bytes, at: int, end: int) -> int:
     return colon
 
 
-@_inner
+@_njit_inner
 def _ipv4(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(32 bits, where it stopped); no octet has a leading zero."""
     address = 0
@@ -411,7 +411,7 @@ def _ipv4(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return address, at
 
 
-@_inner
+@_njit_inner
 def _ipv6(data: Bytes, at: int, stop: int) -> tuple[Any, Any, bool]:  # noqa: PLR0911 - one for each way to be none
     """(hi, lo, whether it is one) of the literal that fills [at, stop); its last 32 bits may be written as IPv4."""
     hi = lo = np.uint64(0)  # of the groups so far, as if they were the last
@@ -457,7 +457,7 @@ def _ipv6(data: Bytes, at: int, stop: int) -> tuple[Any, Any, bool]:  # noqa: PL
     return hi | head_hi, lo | head_lo, groups <= 7
 
 
-@_inner
+@_njit_inner
 def _group(data: Bytes, at: int, stop: int) -> tuple[int, int]:
     """(value, where it stopped) of up to four hexadecimal digits."""
     value = 0
@@ -475,7 +475,7 @@ def _group(data: Bytes, at: int, stop: int) -> tuple[int, int]:
     return value, at
 
 
-@_inner
+@_njit_inner
 def _interface(data: Bytes, at: int, end: int) -> int:
     if _byte(data, at, end) == 110:
         return at + 4 if _word(data, at, end) & np.uint64(0xFFFF_FFFF) == np.uint64(0x6C6C_756E) else -1  # null
@@ -483,7 +483,7 @@ def _interface(data: Bytes, at: int, end: int) -> int:
     return stopped
 
 
-@_inner
+@_njit_inner
 def _customs(data: Bytes, at: int, end: int, entry: int, names: U1, slots: I4, scalars: I8, tally: I8) -> int:
     """Metrics of the form `"name": [{"number": 1.5}]`. One that is not defined is counted; two could be the same."""
     members = unknown = 0
@@ -507,7 +507,7 @@ def _customs(data: Bytes, at: int, end: int, entry: int, names: U1, slots: I4, s
     return at if members and unknown <= 1 else -1
 
 
-@_inner
+@_njit_inner
 def _column(data: Bytes, at: int, stop: int, names: U1, slots: I4) -> int:
     """The scalar column of the custom metric whose name fills [at, stop); -1 = no number is defined by that name."""
     value = 0
@@ -526,7 +526,7 @@ def _column(data: Bytes, at: int, stop: int, names: U1, slots: I4) -> int:
     return -1
 
 
-@_inner
+@_njit_inner
 def _custom(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(`key_of` the number in `[{"number": 1.5}]`, where it stopped)."""
     value, more = 0, False
@@ -573,7 +573,7 @@ def _decimal(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return compiled_key_of(-value if negative else value), at
 
 
-@_inner
+@_njit_inner
 def _exponent(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(power of ten, where it stopped); 0 where none is written."""
     if _byte(data, at, end) | 32 != 101:
@@ -589,7 +589,7 @@ def _exponent(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return -value if sign == MINUS else value, stop
 
 
-@_inner
+@_njit_inner
 def _integer(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """(a non-negative integer, where it stopped)."""
     value, first = 0, at
@@ -605,14 +605,14 @@ def _integer(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return value, at
 
 
-@_inner
+@_njit_inner
 def _digits_end(data: Bytes, at: int, end: int) -> int:
     while at < end and ZERO <= data[at] <= ZERO + 9:
         at += 1
     return at
 
 
-@_inner
+@_njit_inner
 def _enter(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     """(the first member, True), or (after the closing bracket, False), or (-1, False)."""
     if _byte(data, at, end) != bracket:
@@ -623,7 +623,7 @@ def _enter(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     return at, True
 
 
-@_inner
+@_njit_inner
 def _further(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     """After a member: (the next one, True), or (after the closing bracket, False), or (-1, False)."""
     if at < 0:
@@ -635,7 +635,7 @@ def _further(data: Bytes, at: int, end: int, bracket: int) -> tuple[int, bool]:
     return at + 1 if c == bracket else -1, False
 
 
-@_inner
+@_njit_inner
 def _key(data: Bytes, at: int, end: int, which: Any) -> tuple[int, int]:
     """(number of the key of object `which`, where its value begins); (-1, -1) where it is none."""
     if _byte(data, at, end) != QUOTE:
@@ -654,14 +654,14 @@ def _key(data: Bytes, at: int, end: int, which: Any) -> tuple[int, int]:
     return -1, -1
 
 
-@_inner
+@_njit_inner
 def _colon(data: Bytes, at: int, end: int) -> int:
     """Where the value after a key begins."""
     at = _space(data, at, end)
     return _space(data, at + 1, end) if _byte(data, at, end) == COLON else -1
 
 
-@_inner
+@_njit_inner
 def _string_end(data: Bytes, at: int, end: int) -> int:
     """After the closing quote of a string of plain ASCII."""
     if _byte(data, at, end) != QUOTE:
@@ -681,20 +681,20 @@ def _string_end(data: Bytes, at: int, end: int) -> int:
         at += 8
 
 
-@_inner
+@_njit_inner
 def _space(data: Bytes, at: int, end: int) -> int:
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
         at += 1
     return at
 
 
-@_inner
+@_njit_inner
 def _byte(data: Bytes, at: int, end: int) -> int:
     """0, which no JSON holds, past the end."""
     return _int(data[at]) if at < end else 0
 
 
-@_inner
+@_njit_inner
 def _word(data: Bytes, at: int, end: int) -> Any:
     """Eight bytes, the first one lowest; 0 past the end. The compiler makes one load of it."""
     if at + 8 <= end:
@@ -706,12 +706,12 @@ def _word(data: Bytes, at: int, end: int) -> Any:
     return word
 
 
-@_inner
+@_njit_inner
 def _shifted(data: Bytes, at: int, i: int) -> Any:
     return np.uint64(data[at + i]) << np.uint64(8 * i)
 
 
-@_inner
+@_njit_inner
 def _int(value: Any) -> Any:
     """An int64: what is narrower or unsigned would make a variable of another type."""
     return np.int64(value)
