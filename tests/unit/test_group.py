@@ -80,6 +80,12 @@ def test_a_violation_that_lasts_puts_silence_off():
     assert story(rules(profile(PORTS)), *log, tick(SILENCE + DAY + 1))[1:] == [("a", "alarm-invalidated")]
 
 
+def test_an_alarm_may_be_raised_and_fall_silent_within_one_batch():
+    assert story(rules(profile(PORTS), silence_s=600), report("a", 0, **BAD), tick(600), tick(601)) == [
+        ("a", "in-alarm"), ("a", "alarm-invalidated"),
+    ]  # fmt: skip
+
+
 def test_silences_that_end_at_one_entry_are_told_in_the_order_they_ended():
     log = [report("b", 0, **BAD), report("a", 1, **BAD), report("c", 1, **BAD), tick(9 * DAY)]
     events = play(world(rules(profile(PORTS))), numbered(log))[3:]

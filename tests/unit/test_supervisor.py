@@ -298,6 +298,14 @@ async def test_a_marker_for_an_actor_that_was_given_up_is_an_error():
             await asyncio.wait_for((await house.supervisor.mark(1))[GOOD], 5)
 
 
+async def test_a_state_of_another_place_is_no_answer():
+    async with House() as house:
+        await house.hear(over("a", 0))
+        for answer in (await house.supervisor.mark(99)).values():
+            with pytest.raises(CheckpointError, match="99"):
+                await asyncio.wait_for(answer, 5)
+
+
 async def test_markers_that_wait_at_the_stop_are_errors():
     house = await House().__aenter__()
     answers = await house.supervisor.mark(0)

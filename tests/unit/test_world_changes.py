@@ -117,6 +117,22 @@ def test_a_thing_that_leaves_the_group_ends_its_alarms_and_comes_back_as_new():
     ) == [("a", "in-alarm"), ("a", "alarm-invalidated"), ("a", "in-alarm")]  # fmt: skip
 
 
+def test_a_thing_that_joins_does_not_find_what_the_one_before_left_in_its_row():
+    behaviors = PORTS, BYTES, TWICE, MEDIAN
+    first, then = (rules(profile(*behaviors, targets=["thinggroup/g"]), groups={"g": g}) for g in (["a"], ["b", "c"]))
+    log = [
+        report("a", 0, tcp=(22, 80), bytes_out=60, bytes_in=9),
+        change(1, then),
+        report("b", 2, tcp=(22,), bytes_out=60),
+    ]
+    one = world(first)
+    assert told(play(one, numbered([*log, report("c", 3, bytes_in=1), tick(300)]))) == [
+        ("a", "in-alarm"),
+        ("a", "alarm-invalidated"),
+    ]
+    assert one.actors["thinggroup/g"].roster.names == [b"b", b"c"]
+
+
 def test_a_thing_that_another_target_still_covers_keeps_its_alarm():
     both = ["thinggroup/g", "thinggroup/h"]
     first, then = (
