@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     record.set_defaults(command=("daemon.commands.record", "record"))
 
     _poison(commands)
+    _outbox(commands)
     _backup(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=("daemon.commands.version", "version"))
@@ -77,6 +78,17 @@ def _poison(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         one.add_argument("actor")
         one.add_argument("position", type=int)
     poison.set_defaults(command=("daemon.commands.poison", "poison"))
+
+
+def _outbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    outbox = commands.add_parser("outbox", help="notices that wait, died, or lost their receiver")
+    outbox.add_argument("--config", type=Path, required=True, metavar="FILE")
+    actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="newest first")
+    listing.add_argument("--state", help="only these: queued, dead, orphaned, delivered, skipped, dropped")
+    for action, text in (("resend", "try it again, under its own id"), ("drop", "never send it")):
+        actions.add_parser(action, help=text).add_argument("id", type=int)
+    outbox.set_defaults(command=("daemon.commands.outbox", "outbox"))
 
 
 def _backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

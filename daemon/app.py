@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from actors.controls import RETRY, Retry
+from actors.delivery import State
 from actors.metrics import kinds
 from config.diff import rules_digest, rules_from_bytes
 from config.load import Loaded
@@ -25,11 +26,12 @@ from daemon.bridges import Bridges
 from daemon.clock import Clock, SystemClock, sleep
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
-from daemon.http import ops, poison
+from daemon.http import ops, outbox, poison
 from daemon.http.server import Server, application
 from daemon.lock import hold
 from daemon.log import Gap
 from daemon.notifiers import client_session
+from daemon.outbox import Row
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery
@@ -98,6 +100,7 @@ class App:
         app = application(telemetry)
         ops.add(app, self.vitals)
         poison.add(app, self)
+        outbox.add(app, self)
         server = Server(app, settings.http.listen, telemetry)
         self.address = await server.start()
         stack.push_async_callback(server.stop)
@@ -329,6 +332,17 @@ class App:
     async def drop(self, actor: str, position: int) -> bool:
         """Out of the list. The actor goes on passing it over when it reads the log again."""
         return await self.store.drop_poison(actor, position) is not None
+
+    # ---- what waits for receivers (daemon/http/outbox.py) ----
+
+    async def outbox_rows(self, states: Sequence[State], before_id: int, limit: int) -> Sequence[Row]:
+        return await self.store.outbox_list(states, before_id=before_id, limit=limit)
+
+    async def outbox_resend(self, row: int) -> bool:
+        return bool(await self.dispatch.resend([row]))
+
+    async def outbox_drop(self, row: int) -> bool:
+        return bool(await self.dispatch.drop([row]))
 
 
 async def _poison(store: Store) -> dict[str, set[int]]:

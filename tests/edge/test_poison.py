@@ -81,7 +81,7 @@ async def test_a_poison_entry_is_set_aside_and_everything_else_goes_on(
         await hooks.seen("t1", "ports", "alarm-cleared")  # the rebuilt one remembers
         poison = (await ask(app, "GET", "/-/poison"))[1]["poison"]
         assert [(row["actor"], row["error"]) for row in poison] == [
-            ("all/things", "ZeroDivisionError(\"the kernel's bug\")")
+            ("all/things", 'ZeroDivisionError("the kernel\'s bug")')
         ]
         assert poison[0]["subject"] == "$aws.things.t2.defender.metrics.json"
         assert (await ask(app, "GET", "/-/ready"))[0] == 200

@@ -1,0 +1,75 @@
+"""The outbox to operators: what waits, what died, and another try (`detectd outbox`)."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from actors.delivery import State
+from daemon.http import guards
+from daemon.outbox import Row
+
+LIMIT_MAX: Final = 1000
+
+
+class Outbox(Protocol):
+    """What the endpoints need of the daemon."""
+
+    async def outbox_rows(self, states: Sequence[State], before_id: int, limit: int) -> Sequence[Row]:
+        """Newest first."""
+        ...
+
+    async def outbox_resend(self, row: int) -> bool:
+        """Queue it again under its own webhook id; False where that can't be."""
+        ...
+
+    async def outbox_drop(self, row: int) -> bool:
+        """Never send it; False where it is not waiting."""
+        ...
+
+
+OUTBOX: Final[web.AppKey[Outbox]] = web.AppKey("outbox")
+
+
+def add(app: web.Application, outbox: Outbox) -> None:
+    """Give `app` the endpoints, answered from `outbox`."""
+    app[OUTBOX] = outbox
+    app.router.add_get("/-/outbox", listing)
+    app.router.add_post("/-/outbox/{action:resend|drop}", act)
+
+
+async def listing(request: web.Request) -> web.Response:
+    """`?state=queued|dead|…`, `?before=ID` for the next page, `?limit=`."""
+    named, before, limit = (request.query.get(key, "") for key in ("state", "before", "limit"))
+    wrong = [text for text in (before, limit) if text and not text.isdecimal()]
+    if wrong or (named and named not in set(State)):
+        return guards.error(400, f"`state` is one of {', '.join(State)}; `before` and `limit` are numbers")
+    states = (State(named),) if named else (State.QUEUED, State.DEAD, State.ORPHANED)
+    rows = await request.app[OUTBOX].outbox_rows(states, int(before or 2**62), min(int(limit or 250), LIMIT_MAX))
+    return web.json_response({"outbox": [_shown(row) for row in rows]})
+
+
+async def act(request: web.Request) -> web.Response:
+    """`?id=…`."""
+    row = request.query.get("id", "")
+    if not row.isdecimal():
+        return guards.error(400, "`id` is needed, as `GET /-/outbox` shows it")
+    outbox = request.app[OUTBOX]
+    do = outbox.outbox_resend if request.match_info["action"] == "resend" else outbox.outbox_drop
+    if not await do(int(row)):
+        return guards.error(404, f"row {row} is not there, or not in a state in which that can be done")
+    return web.json_response({"done": request.match_info["action"]})
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": row.state.value,
+        "receiver": row.receiver,
+        "thing": row.thing,
+        "event": row.event_type,
+        "webhook_id": row.webhook_id,
+        "attempts": row.attempts,
+        "created": row.created_ns / 1e9,
+        "why": row.why,
+    }
