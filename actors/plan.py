@@ -31,26 +31,33 @@ class GroupPlan:
 
 
 class Registry:
-    """The fleet, looked up by thing: who is registered, and in which groups, ancestors included."""
+    """The fleet, looked up by thing: who is registered, and in which groups, ancestors included.
+
+    Things of the same groups share a code; code 0 is that of all that are not registered.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
-        self.groups: dict[str, frozenset[str]] = {name: frozenset() for name in fleet.things}
+        groups: dict[str, frozenset[str]] = {name: frozenset() for name in fleet.things}
         for name, group in fleet.groups.items():
             lineage = _lineage(fleet, name)
             for thing in group.things:
-                self.groups[thing] = self.groups.get(thing, frozenset()) | lineage
+                groups[thing] = groups.get(thing, frozenset()) | lineage
+        known: dict[frozenset[str], int] = {}
+        self.codes = {thing.encode(): known.setdefault(inside, len(known) + 1) for thing, inside in groups.items()}
+        self.groups = (frozenset[str](), *known)  # by code
 
-    def covers(self, targets: frozenset[str], thing: str, registered: bool) -> bool:
+    def covers(self, targets: frozenset[str], name: bytes, *, registered: bool) -> bool:
         """Whether an identity is among the targets.
 
         A thing that has been registered since keeps its unregistered identity until that falls silent (spec.md §3.6).
         """
-        if not registered:
+        code = self.codes.get(name, 0) if registered else 0
+        return registered == (code > 0) and self.covers_code(targets, code)
+
+    def covers_code(self, targets: frozenset[str], code: int) -> bool:
+        if code == 0:
             return ALL in targets or UNREGISTERED in targets
-        groups = self.groups.get(thing)
-        if groups is None:
-            return False
-        return ALL in targets or REGISTERED in targets or any(GROUP + group in targets for group in groups)
+        return ALL in targets or REGISTERED in targets or any(GROUP + group in targets for group in self.groups[code])
 
 
 def plans(rules: Rules, kinds: Kinds, schema: Schema) -> tuple[GroupPlan, ...]:

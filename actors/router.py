@@ -52,23 +52,15 @@ class Router:
     def __init__(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan], interval_default_s: float) -> None:
         self.last_ts = 0
         self.gate = Gate(rules.limits, interval_default_s)
-        self.configure(rules, schema, plans)
+        self.configure(rules, schema, plans, Registry(rules.fleet))
 
-    def configure(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan]) -> None:
+    def configure(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan], registry: Registry) -> None:
         """Take new rules; what is remembered of things stays."""
-        self.schema, self._limits = schema, rules.limits
-        self.registry = Registry(rules.fleet)
+        self.schema, self._limits, self.registry = schema, rules.limits, registry
         self._keys = [plan.key for plan in plans]
         self.gate.configure(rules.limits)
-        # Things with the same memberships share a code: 0 = not registered, else a registered kind of thing.
-        codes: dict[frozenset[str] | None, int] = {None: 0}
-        self._code_of: dict[bytes, int] = {}
-        members = [[self.registry.covers(plan.targets, "", registered=False) for plan in plans]]
-        for thing, groups in self.registry.groups.items():
-            if groups not in codes:
-                codes[groups] = len(codes)
-                members.append([self.registry.covers(plan.targets, thing, registered=True) for plan in plans])
-            self._code_of[thing.encode()] = codes[groups]
+        codes = range(len(registry.groups))
+        members = [[registry.covers_code(plan.targets, code) for plan in plans] for code in codes]
         self._members = np.array(members, bool).reshape(len(codes), len(plans))  # [code, actor]
 
     def route(self, frames: Frames, *, admitted: bool = False) -> Routed:
@@ -123,7 +115,7 @@ class Router:
         return kept
 
     def _shares(self, batch: Batch, names: list[bytes], accepted: I4) -> dict[str, Share]:
-        find = self._code_of.get
+        find = self.registry.codes.get
         codes = np.array([find(names[entry], 0) for entry in accepted.tolist()], np.int32)
         registered = (codes > 0).astype(np.uint8)
         shares = {}

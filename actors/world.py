@@ -80,16 +80,17 @@ class World:
         effects = self.advance(moment)
         schema = schema_of(rules, self.kinds)
         new_plans = plans(rules, self.kinds, schema)
-        registry = Registry(rules.fleet)
+        same_fleet = rules.fleet == self.rules.fleet
+        registry = self.router.registry if same_fleet else Registry(rules.fleet)
         successors = {plan.key: self._successor(plan, rules, schema, moment) for plan in new_plans}
         for plan in new_plans:
-            if successors[plan.key] is self.actors.get(plan.key) and rules.fleet != self.rules.fleet:
+            if successors[plan.key] is self.actors.get(plan.key) and not same_fleet:
                 effects += _release(successors[plan.key], plan, registry, moment)
         for actor in self.actors.values():
             if successors.get(actor.key) is not actor:
                 effects += _hand_over(actor, successors, new_plans, registry, moment)
         self.rules, self.schema, self.plans, self.actors = rules, schema, new_plans, successors
-        self.router.configure(rules, schema, new_plans)
+        self.router.configure(rules, schema, new_plans, registry)
         return effects
 
     def dump(self) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class World:
 def _release(actor: GroupActor, plan: GroupPlan, registry: Registry, moment: Moment) -> list[Transition]:
     """Give up the rows of an otherwise unchanged actor that its targets no longer cover."""
     identities = actor.roster.identities()
-    gone = [row for row, name, known in identities if not registry.covers(plan.targets, name.decode(), known)]
+    gone = [row for row, name, known in identities if not registry.covers(plan.targets, name, registered=known)]
     rows = set(gone)
     effects = actor.withdraw(moment, {key for key in actor.openings if key[0] in rows}, NO_LONGER)
     actor.forget(np.array(gone, np.int64))
@@ -135,7 +136,7 @@ def _hand_over(
         heir = successors[plan.key]
         pairs = _matching_slots(old, heir)
         if pairs:
-            things = [one for one in identities if registry.covers(plan.targets, one[1].decode(), one[2])]
+            things = [one for one in identities if registry.covers(plan.targets, one[1], registered=one[2])]
             heir.inherit(old, pairs, things)
             moved, kept = {row for row, _, _ in things}, {own for own, _ in pairs}
             left = {(row, slot) for row, slot in left if row not in moved or slot not in kept}

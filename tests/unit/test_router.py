@@ -118,7 +118,7 @@ def test_new_rules_change_the_floor_and_keep_what_is_remembered():
     one = world(rules(profile(PORTS), report_interval_s=300))
     route(one, report("a", 0, tcp=()))
     loose = change(1, rules(profile(PORTS), report_interval_s=0)).rules
-    one.router.configure(loose, one.schema, one.plans)
+    one.router.configure(loose, one.schema, one.plans, one.router.registry)
     routed = one.router.route(
         frames_of(
             [
