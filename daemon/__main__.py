@@ -11,6 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from actors.metrics import kinds
+from config.load import ConfigError, load
+from config.model import Settings
+from daemon import kernel_cache
+
+COMPILED: Final = frozenset(f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup"))
 EXAMPLES: Final = """\
 examples:
   detectd check detectd.yaml                       is the configuration good, and what does it mean?
@@ -25,8 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Each command's module is imported when it is wanted: `--help` needs no compiled kernels.
     module, function = options.command
+    if module in COMPILED:
+        kernel_cache.prepare(lambda: _data_dir(options.config))
     command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
     return command(options)
+
+
+def _data_dir(config: Path) -> Path:
+    """As configured; the default where that can't be read, which the command then says."""
+    try:
+        return load(config, kinds()).settings.data_dir
+    except ConfigError:
+        return Settings().data_dir
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from actors.metrics import kinds
 from config.load import ConfigError, load
 from config.model import NS
-from daemon import kernel_cache
 from daemon.commands import bad
+from daemon.replay import Unreadable, event_of
+from daemon.replay import replay as events
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -25,10 +26,6 @@ def replay(options: argparse.Namespace) -> int:
     except ConfigError as problem:
         print(problem, file=sys.stderr)
         return bad(problem)
-    kernel_cache.prepare(settings.data_dir)
-    from daemon.replay import Unreadable, event_of  # noqa: PLC0415  # after the place of the kernels is known
-    from daemon.replay import replay as events  # noqa: PLC0415
-
     try:
         until_ns = _instant_ns(options.until) if options.until else None
         with _opened(options.input) as source, _progress(options.input) as bar:

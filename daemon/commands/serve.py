@@ -7,8 +7,9 @@ import structlog
 
 from actors.metrics import kinds
 from config.load import ConfigError, load
-from daemon import kernel_cache, logs
+from daemon import logs
 from daemon.commands import bad
+from daemon.runner import run
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,4 @@ def serve(options: argparse.Namespace) -> int:
     logs.configure(loaded.settings.logging)
     for warning in loaded.warnings:
         log.warning("config.warning", problem=str(warning))
-    kernel_cache.prepare(loaded.settings.data_dir)
-    from daemon.runner import run  # noqa: PLC0415  # after the place of the kernels is known
-
     return run(options.config, loaded)
