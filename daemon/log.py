@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import exp
 from secrets import token_hex
 from typing import Any, Final, TypeVar, assert_never
 
@@ -40,6 +41,10 @@ HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log
 SILENT_MAX: Final = 3  # heartbeats missed before the connection is given up
 RETRY_S: Final = (0.01, 0.1)
 HELD_MAX: Final = 48 * 1024 * 1024  # bytes; above the server's own window, so reached only if that fails
+BUSY_PER_S: Final = 4000.0  # entries; above it small batches are let grow for REST_S, which halves the cost of an entry
+SMALL: Final = 256
+REST_S: Final = 0.002
+MEMORY_S: Final = 0.1  # how far back the rate looks
 UNUSED_S: Final = 10.0  # after which the server forgets a consumer that nobody listens to
 
 IN_CONTROL: Final = 100  # the status of flow control and heartbeats
@@ -111,6 +116,7 @@ class LogReader:
                     self._count(item)
                     yield item
                     first = _end_of(item) + 1
+                    await session.rest(item)
             finally:
                 session.close()
 
@@ -232,6 +238,7 @@ class _Session:
         self._queue: deque[_Run | Gap | _Answer | _Quiet | _Over] = deque()
         self._held = 0
         self._paused = False
+        self._looked, self._rate = 0.0, 0.0  # when an entry was last taken, and how many come per second
         self._arrived = asyncio.Event()
         self._heard = self._silent = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -264,6 +271,19 @@ class _Session:
                         assert_never(never)
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def rest(self, item: Frames | Gap) -> None:
+        """Where much arrives in small pieces, read nothing for a moment: each batch has its price, however small."""
+        loop = asyncio.get_running_loop()
+        count = len(item) if isinstance(item, Frames) else 0
+        now = loop.time()
+        kept = exp((self._looked - now) / MEMORY_S)
+        self._looked, self._rate = now, self._rate * kept + count / MEMORY_S
+        if self._rate > BUSY_PER_S and count < SMALL and not self._paused:
+            self._wire.pause(yes=True)
+            await asyncio.sleep(REST_S)
+            if not self._paused:
+                self._wire.pause(yes=False)
 
     def close(self) -> None:
         if self._timer is not None:
