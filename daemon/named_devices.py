@@ -13,10 +13,9 @@ from hashlib import sha256
 from typing import Any, Final
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-
-from daemon.ed25519 import SigningKey
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"
 ACCOUNT: Final = "$G"
@@ -32,8 +31,8 @@ class NamedDevices:
 
     def __init__(self, seed: bytes, publish_denied: Sequence[str], subscribe_denied: Sequence[str]) -> None:
         self.is_open = False  # while the door is shut, nobody gets an answer
-        self._key = SigningKey(seed)
-        self.issuer = account_key(self._key.public)
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.issuer = account_key(self._key.public_key().public_bytes_raw())
         self._rights = {
             "pub": {"allow": [">"], "deny": list(publish_denied)},
             "sub": {"allow": [">"], "deny": list(subscribe_denied)},

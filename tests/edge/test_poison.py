@@ -1,4 +1,4 @@
-"""An entry that breaks an actor: set aside, the actor rebuilt, the others untouched, tried again when the bug is mended."""
+"""An entry that breaks an actor: set aside, the actor rebuilt, the others untouched, tried again when it is mended."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
