@@ -15,16 +15,18 @@ from typing import Final
 import msgspec
 import structlog
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from actors.controls import RESUMED, STARTED, Pause
 from actors.messages import Frames
 from config.model import NS, Settings
-from daemon.clock import Clock
+from daemon.clock import Clock, sleep
+from daemon.guard import reconcile
 from daemon.log import Gap, LogReader, LogWriter
 from daemon.logs import RateLimited
 from daemon.nats import NatsServer
 from daemon.reach import access, control
-from daemon.streams import LogIdentity, api, ensure
+from daemon.streams import JetStreamError, LogIdentity, api, ensure
 from daemon.telemetry import Telemetry
 from daemon.wire import Access, publish_all
 
@@ -55,7 +57,7 @@ class Prologue:
 class LogHost:
     """One log. `access` says how to reach it, `identity` which one it is."""
 
-    def __init__(self, access: Access, identity: LogIdentity, server: NatsServer | None, news: "News") -> None:
+    def __init__(self, access: Access, identity: LogIdentity, server: "NatsServer | Cluster", news: "News") -> None:
         self.identity, self.access = identity, access
         self._server = server
         self.reader = LogReader(access, identity.stream, on_state=news.reading)
@@ -65,7 +67,7 @@ class LogHost:
     @property
     def mqtt(self) -> str | None:
         """Where devices connect; None on a cluster that is not ours."""
-        return self._server.endpoint.mqtt if self._server else None
+        return self._server.endpoint.mqtt if isinstance(self._server, NatsServer) else None
 
     async def append(self, subject: str, payload: bytes) -> int:
         """Store one entry; its position."""
@@ -84,20 +86,53 @@ class LogHost:
 
     async def watch(self) -> None:
         """Look after the server, for ever."""
-        if self._server is not None:
-            await self._server.watch()
-        await asyncio.Event().wait()
+        await self._server.watch()
 
     def kill(self) -> None:
         """End the server's process at once; the log survives that."""
-        if self._server is not None:
+        if isinstance(self._server, NatsServer):
             with suppress(ProcessLookupError):
                 os.kill(self._server.endpoint.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         await self.writer.close()
-        if self._server is not None:
+        if isinstance(self._server, NatsServer):
             await self._server.stop()
+
+
+class Cluster:
+    """A server that is not ours to start: what we do at each start of our own is done when the connection is back.
+
+    Devices are in already, so a report that is copied then stands behind younger ones of its thing (design.md §2).
+    """
+
+    def __init__(self, settings: Settings, prologue: Prologue, news: "News", clock: Clock) -> None:
+        self.there = access(settings)
+        self._log, self._prologue, self._news, self._clock = settings.log, prologue, news, clock
+
+    async def prepare(self) -> LogIdentity:
+        """The log, created where it is missing, and whole. Raises JetStreamError, nats.errors.Error, OSError."""
+        nc = await control(self.there)
+        try:
+            identity = await ensure(nc, self._log)
+            await self._prologue(nc, identity)
+            done = await reconcile(nc, identity, self._clock)
+        finally:
+            await nc.close()
+        self._news.server("reconciled", done.counts())
+        return identity
+
+    async def watch(self) -> None:
+        """For ever."""
+        while True:
+            await self._news.back.wait()
+            self._news.back.clear()
+            try:
+                await self.prepare()
+            except (JetStreamError, NatsError, TimeoutError, OSError) as problem:
+                log.warning("log.not-reconciled", why=str(problem) or repr(problem))
+                await sleep(self._clock, 1)
+                self._news.back.set()
 
 
 class News:
@@ -107,11 +142,14 @@ class News:
         self._on_state, self._telemetry, self._clock = on_state, telemetry, clock
         self._refusals = RateLimited(per_s=1)
         self.pokes: tuple[Callable[[], None], ...] = ()
+        self.back = asyncio.Event()  # the connection was lost, and is there again
         self._connection = "starting"
         self._door = ""  # why devices can't come in; "" = they can
 
     def reading(self, state: str, why: str) -> None:
         """Of the reader's connection."""
+        if state == "connected" and self._connection.startswith("disconnected"):
+            self.back.set()
         self._connection = state if state == "connected" else f"{state}: {why}"
         self._tell()
         (log.info if state == "connected" else log.warning)("log.reading", state=state, why=why or None)
@@ -157,7 +195,8 @@ async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_s
     news = News(on_state, telemetry, clock)
     prologue = Prologue(clock)
     if settings.broker.nats is not None:
-        return await _elsewhere(settings, prologue, news)
+        cluster = Cluster(settings, prologue, news, clock)
+        return await _started(LogHost(cluster.there, await cluster.prepare(), cluster, news))
     assert settings.broker.embedded is not None
     server = NatsServer(settings.broker.embedded, settings.log, settings.data_dir, news.server, prologue=prologue)
     endpoint = await server.start()
@@ -165,17 +204,6 @@ async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_s
     if not prologue.started:  # a server that was adopted with its devices in it: nothing had to be prepared
         await _say_started(there, prologue, server.identity)
     return await _started(LogHost(there, server.identity, server, news))
-
-
-async def _elsewhere(settings: Settings, prologue: Prologue, news: News) -> LogHost:
-    there = access(settings)
-    nc = await control(there)
-    try:
-        identity = await ensure(nc, settings.log)
-        await prologue(nc, identity)
-    finally:
-        await nc.close()
-    return await _started(LogHost(there, identity, None, news))
 
 
 async def _started(host: LogHost) -> LogHost:
