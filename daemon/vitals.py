@@ -1,27 +1,53 @@
 """What the outside may know of the running daemon: ready or why not, its status, its numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 
 from config.model import NS
+from daemon.bridges import Bridges
 from daemon.clock import Clock
-from daemon.dispatch import Crashed, Died, Failed, News, Sent, Switched
+from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Sent, Switched
+from daemon.host import LogHost
 from daemon.http import ops
 from daemon.log import Gap
+from daemon.perform import Performer
+from daemon.pipeline import Pipeline
+from daemon.recovery import Checkpointer
+from daemon.reload import Reloader
+from daemon.store import Store
+from daemon.supervisor import Supervisor
+from daemon.telemetry import Telemetry
 from daemon.wire import RequestError, WireError
 
-if TYPE_CHECKING:
-    from daemon.app import App
-
 log = structlog.get_logger(__name__)
+
+
+class Whole(Protocol):
+    """The running daemon, as far as it is built: parts appear in the order of its start, `reloader` last."""
+
+    telemetry: Telemetry
+    address: str
+    store: Store
+    dispatch: Dispatch
+    performer: Performer
+    supervisor: Supervisor
+    bridges: Bridges
+    pipeline: Pipeline
+    checkpointer: Checkpointer
+    reloader: Reloader
+
+    @property
+    def host(self) -> LogHost: ...
+
+    async def reload(self) -> ops.Answer: ...
 
 
 class Vitals:
     """Answers the operations endpoints from memory; hears of the parts' news and turns them into logs and metrics."""
 
-    def __init__(self, app: "App", clock: Clock) -> None:
+    def __init__(self, app: Whole, clock: Clock) -> None:
         self._app, self._clock = app, clock
         self.catch_up_to: int | None = None  # the log's end at the start, or at the last gap; None: not known yet
         self.stopping = False
