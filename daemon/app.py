@@ -27,7 +27,7 @@ from daemon.clock import Clock, SystemClock, sleep
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
 from daemon.http import ops, outbox, poison
-from daemon.http.server import Server, application
+from daemon.http.server import Server, application, context
 from daemon.lock import hold
 from daemon.log import Gap
 from daemon.notifiers import client_session
@@ -101,7 +101,7 @@ class App:
         ops.add(app, self.vitals)
         poison.add(app, self)
         outbox.add(app, self)
-        server = Server(app, settings.http.listen, telemetry)
+        server = Server(app, settings.http.listen, telemetry, tls=context(settings.http.tls))
         self.address = await server.start()
         stack.push_async_callback(server.stop)
         log.info("http.listening", address=self.address)

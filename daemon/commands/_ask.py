@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import aiohttp
 
 from actors.metrics import kinds
 from config.load import ConfigError, load
+from config.model import Http, Tls
 from daemon.commands import bad
 
 
@@ -21,21 +23,23 @@ def ask(
     0 done, 1 the configuration is bad or the row is not there, 2 it can't be read, 3 the daemon can't be reached.
     """
     try:
-        listen = load(options.config, kinds()).settings.http.listen
+        http = load(options.config, kinds()).settings.http
     except ConfigError as problem:
         print(problem, file=sys.stderr)
         return bad(problem)
     try:
-        return asyncio.run(_ask(f"http://{listen}/-/{name}", name, options.action, where, shown))
-    except (aiohttp.ClientError, TimeoutError) as problem:
-        print(f"can't reach the daemon at {listen}: {problem}", file=sys.stderr)
+        return asyncio.run(_ask(http, name, options.action, where, shown))
+    except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+        print(f"can't reach the daemon at {http.listen}: {problem}", file=sys.stderr)
         return 3
 
 
 async def _ask(
-    url: str, name: str, action: str, where: Mapping[str, str], shown: Callable[[dict[str, Any]], str]
+    http: Http, name: str, action: str, where: Mapping[str, str], shown: Callable[[dict[str, Any]], str]
 ) -> int:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
+    url = f"{'https' if http.tls else 'http'}://{http.listen}/-/{name}"
+    connector = aiohttp.TCPConnector(ssl=_trusted(http.tls)) if http.tls else None
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session:
         if action == "list":
             async with session.get(url, params=where) as response:
                 answer = await response.json()
@@ -48,3 +52,12 @@ async def _ask(
         for row in answer.get(name, ()):
             print(shown(row))
         return 0
+
+
+def _trusted(tls: Tls) -> ssl.SSLContext:
+    """The daemon's own certificate is the one that it must show; ours is the same, where it asks for one."""
+    made = ssl.create_default_context(cafile=tls.cert)
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    made.check_hostname = False
+    made.load_cert_chain(tls.cert, tls.key)
+    return made

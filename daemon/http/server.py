@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from config.model import Tls
 from daemon.http import guards
 
 STOP_S: Final = 5.0
@@ -21,6 +22,20 @@ def application(meter: guards.Meter, *, open_loopback: bool = True) -> web.Appli
     app = web.Application(middlewares=[guards.guarded(open_loopback, meter)], client_max_size=guards.BODY_BYTES_MAX)
     app.on_response_prepare.append(guards.dress)
     return app
+
+
+def context(tls: Tls | None) -> ssl.SSLContext | None:
+    """What a listener needs for TLS; with `ca`, clients must show a certificate that it signed.
+
+    Raises:
+        OSError: a file can't be read, or is not what it should be.
+    """
+    if tls is None:
+        return None
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+    made.load_cert_chain(tls.cert, tls.key)
+    made.verify_mode = ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE
+    return made
 
 
 class Server:

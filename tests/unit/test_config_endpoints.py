@@ -74,11 +74,11 @@ def test_only_loopback_is_out_of_reach_of_others(host, local):
 @pytest.mark.parametrize(
     ("settings", "paths"),
     [
-        ({"http": {"listen": "0.0.0.0:8080"}}, ["http.listen", "http.listen"]),
+        ({"http": {"listen": "0.0.0.0:8080"}}, ["http.listen"]),
         ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY}}, ["http.listen"]),
         ({"http": {"listen": "0.0.0.0:8080", "tls": TLS}}, ["http.listen"]),
-        ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY, "tls": TLS}}, []),
-        ({"http": {"listen": "[::]:8080", "access_keys": KEY, "behind_proxy": True}}, []),
+        ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY, "tls": TLS}}, ["http.listen"]),
+        ({"http": {"listen": "[::]:8080", "access_keys": KEY, "behind_proxy": True}}, ["http.listen"]),
         ({"http": {"listen": "[::1]:8080"}}, []),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:1883"}}}, ["broker.embedded.mqtt"]),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS}}}, ["broker.embedded.mqtt"]),
