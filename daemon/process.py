@@ -53,6 +53,15 @@ class Process:
         os.close(pidfd)
         return None
 
+    @classmethod
+    def strays(cls, arguments: Sequence[str]) -> list[Self]:
+        """Processes with exactly these arguments, whoever started them: a path of ours among them makes them ours."""
+        wanted = "".join(f"{one}\0" for one in arguments).encode()
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        found = [identify(pid) for pid in pids if _said(pid) == wanted]
+        processes = [cls.find(identity) for identity in found if identity is not None]
+        return [process for process in processes if process is not None]
+
     def is_alive(self) -> bool:
         return identify(self.identity.pid) == self.identity
 
@@ -107,6 +116,14 @@ def _identity_of_child(pid: int) -> Identity:
     """A child's identity is readable until it is waited for, even when it has ended already."""
     stat = Path(f"/proc/{pid}/stat").read_bytes()
     return Identity(pid, int(stat[stat.rindex(b")") + 2 :].split()[19]), _boot())
+
+
+def _said(pid: int) -> bytes:
+    """The arguments of a process after its program, each ended by NUL; b"" where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[2]
+    except OSError:
+        return b""
 
 
 def _boot() -> str:

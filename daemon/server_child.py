@@ -206,10 +206,17 @@ class ServerChild:
         self.named.is_open = False
         write_private(path, render(self._conf, door_open=False).encode())
         self._log_start = _size(self.folder / "server.log")
+        await self._end_strays(path)
         self._process = Process.spawn([str(self._binary.path), "-c", str(path)], self.folder / "server.err")
         self._pid = self._process.identity.pid
         self._note(is_open=False)
         return await self._connect()
+
+    async def _end_strays(self, path: Path) -> None:
+        """A daemon that was killed between starting a server and noting it left one that holds ports and store."""
+        for stray in Process.strays(["-c", str(path)]):
+            await stray.end(_STOP_S)
+            stray.close()
 
     async def _connect(self, patience_s: float = _READY_S) -> Client:
         """The daemon's own connection, as soon as the server answers. Raises ServerFailed, TimeoutError."""
