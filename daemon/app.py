@@ -304,7 +304,8 @@ class App:
         subject = ""
         async for frames in self.host.read_range(position, position):
             if not isinstance(frames, Gap):
-                subject = frames.subject(0)
+                # One that was found while an actor was rebuilt comes without its bytes: the log has them.
+                subject, entry = frames.subject(0), frames.payload(0)
         await self.store.put_poison(actor, position, subject, entry, error)
 
     async def poisoned(self) -> Sequence[dict[str, Any]]:

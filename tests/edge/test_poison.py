@@ -109,6 +109,25 @@ async def test_a_poison_entry_can_be_tried_again_once_the_bug_is_mended(
             assert (await ask(app, "POST", f"/-/poison/drop?{where}"))[0] == 404
 
 
+async def test_an_entry_that_was_found_while_rebuilding_is_kept_whole(
+    config: Callable[[Hooks], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Hooks() as hooks:
+        path = config(hooks)
+        with monkeypatch.context() as broken:
+            broken.setattr(Membership, "judge", raising)
+            async with running(path) as app:
+                await send(mqtt(app), "t2", report(1, ports=[POISONOUS]))
+                await eventually(lambda: _poison(app))
+                position = (await _poison(app))[0]["position"]
+                assert await app.drop("all/things", position)
+                await app._set_aside("all/things", position, b"", "found by halving")  # as the supervisor then calls it
+                assert (await _poison(app))[0]["bytes"] > 0
+        async with running(path) as app:
+            assert (await ask(app, "POST", f"/-/poison/retry?actor=all/things&position={position}"))[0] == 200
+            await hooks.seen("t2", "ports", "in-alarm")
+
+
 async def test_an_entry_that_is_dropped_stays_away_over_a_restart(
     config: Callable[[Hooks], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
