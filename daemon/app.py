@@ -63,6 +63,7 @@ class App:
         self.telemetry = Telemetry()
         self.address = ""  # of HTTP, once it listens
         self._host: LogHost | None = None
+        self._is_built = False
 
     @property
     def host(self) -> LogHost:
@@ -184,6 +185,7 @@ class App:
     async def _serve(self, stack: AsyncExitStack) -> None:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
+            self._is_built = True
             stack.push_async_callback(self._drained)
             await self.bridges.apply(self._settings)
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
@@ -285,12 +287,16 @@ class App:
         await self.reload()
 
     async def reload(self) -> ops.Answer:
-        """Reload, however it was asked for."""
+        """Reload, however it was asked for. While the daemon starts there is nothing yet that could take new rules."""
+        if not self._is_built:
+            return ops.Failed("the daemon is still starting; ask again when it is ready")
         self._notify.reloading(self._clock.monotonic_ns())
-        answer = await self.reloader.reload()
-        loaded = self.reloader.loaded
-        self._watch.follow(loaded.settings.sources or [self._config], loaded.folders)
-        self._notify.ready()
+        try:
+            answer = await self.reloader.reload()
+            loaded = self.reloader.loaded
+            self._watch.follow(loaded.settings.sources or [self._config], loaded.folders)
+        finally:
+            self._notify.ready()  # systemd waits for it, whatever came of the reload
         return answer
 
     async def _lost(self, gap: Gap) -> None:
