@@ -5,12 +5,12 @@ Live, in a replay and while a crashed actor is rebuilt, the same world is driven
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
 from actors.columns import Schema, schema_of
-from actors.controls import Retry
+from actors.controls import Change, Control, Pause, Retry
 from actors.criteria._base import Slot
 from actors.effects import Transition
 from actors.entries import frames_of
@@ -59,6 +59,23 @@ class World:
         down = Downtime(down.position, ts, down.since, down.source)
         source = source_number(down.source) if down.source else None
         return [effect for actor in self.actors.values() for effect in actor.pause(down, source)]
+
+    def moment(self, control: Control) -> Moment:
+        """Of an entry that acts on all; time never goes back."""
+        return Moment(control.position, max(control.ts, self.router.last_ts))
+
+    def obey(self, control: Control, rules: Rules | None) -> list[Transition]:
+        """Do what an entry says. `rules` are those that a change names; None: it is passed over, time goes on."""
+        moment = self.moment(control)
+        match control.what:
+            case Pause(since=since, source=source):
+                return self.pause(Downtime(moment.position, moment.ts, since, source))
+            case Retry() as what:
+                return self.retry(what, moment)
+            case Change():
+                return self.advance(moment) if rules is None else self.change(rules, moment)
+            case never:
+                assert_never(never)
 
     def retry(self, what: Retry, moment: Moment) -> list[Transition]:
         """Judge a report that was set aside once more."""

@@ -13,7 +13,6 @@ import structlog
 
 from actors.controls import TICK, Change, Control, Pause, Retry, pieces
 from actors.effects import Transition
-from actors.group import Moment
 from actors.messages import Downtime, Frames
 from actors.router import Routed
 from actors.world import World
@@ -131,29 +130,28 @@ class Pipeline:
 
     async def _control(self, control: Control) -> None:
         self._telemetry.control_entries.inc()
-        moment = Moment(control.position, max(control.ts, self.world.router.last_ts))
         if isinstance(control.what, Retry):
             log.info("poison.retried", position=control.position, actor=control.what.actor, was=control.what.position)
-            await self._supervisor.tell(self.world.retried(control.what, moment))
+            await self._supervisor.tell(self.world.retried(control.what, self.world.moment(control)))
             self.position = control.position
             return
         await self._supervisor.drained()
         match control.what:
             case Pause(since=since, source=source):
-                effects = self.world.pause(Downtime(control.position, moment.ts, since, source))
+                effects = self.world.obey(control, None)
                 log.info("log.pause", position=control.position, since_ns=since, source=source or "all")
             case Change(digest=digest):
-                effects = await self._change(digest, moment)
+                effects = await self._change(digest, control)
         await self._perform("", control.position, effects)
         self.position = self._supervisor.told = control.position
 
-    async def _change(self, digest: str, moment: Moment) -> list[Transition]:
+    async def _change(self, digest: str, control: Control) -> list[Transition]:
         rules = await self._definition(digest)
         await self._supervisor.stop()
-        effects = self.world.change(rules, moment)
+        effects = self.world.obey(control, rules)
         self._supervisor.seat(self.world.actors)
         unjudged = [name for plan in self.world.plans for name in plan.unjudged]
-        log.info("rules.changed", position=moment.position, digest=digest, actors=len(self.world.actors))
+        log.info("rules.changed", position=control.position, digest=digest, actors=len(self.world.actors))
         if unjudged:
             log.warning(
                 "rules.unjudged", behaviors=unjudged, why="this version has no way to measure or judge them yet"

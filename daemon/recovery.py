@@ -16,8 +16,8 @@ import structlog
 
 from actors.controls import Change, Control, Retry, pieces
 from actors.effects import Transition
-from actors.group import GroupActor, Moment
-from actors.messages import Downtime, Frames, Share
+from actors.group import GroupActor
+from actors.messages import Frames, Share
 from actors.world import World
 from config.diff import rules_digest
 from config.kinds import Kinds
@@ -118,14 +118,12 @@ class Recovery:
     ) -> list[Transition]:
         if not isinstance(piece, Control):
             return _hear(world, world.router.route(piece).shares, key, lost)
-        moment = Moment(piece.position, max(piece.ts, world.router.last_ts))
-        if isinstance(piece.what, Change):
-            effects = world.change(await self.definition(piece.what.digest), moment)
-            self._set_poison(world, {key: poison})
-            return effects
         if isinstance(piece.what, Retry):
-            return _hear(world, world.retried(piece.what, moment), key, lost)
-        return world.pause(Downtime(piece.position, moment.ts, piece.what.since, piece.what.source))
+            return _hear(world, world.retried(piece.what, world.moment(piece)), key, lost)
+        rules = await self.definition(piece.what.digest) if isinstance(piece.what, Change) else None
+        effects = world.obey(piece, rules)
+        self._set_poison(world, {key: poison})  # new rules make new actors
+        return effects
 
     async def _load(self, manifest: Manifest) -> World:
         rules = await self.definition(manifest.rules)

@@ -12,11 +12,10 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from actors.controls import Change, Control, Pause, Retry, pieces
+from actors.controls import Control, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.group import Moment
-from actors.messages import Downtime
 from actors.notice import additional_info
 from actors.topics import subject_of_topic
 from actors.world import World
@@ -144,16 +143,8 @@ def _play(world: World, batch: list[Entry], *, take_changes: bool) -> Iterator[T
         if not isinstance(piece, Control):
             yield from world.handle(piece)[1]
             continue
-        moment = Moment(piece.position, max(piece.ts, world.router.last_ts))
-        match piece.what:
-            case Pause(since=since, source=source):
-                yield from world.pause(Downtime(piece.position, moment.ts, since, source))
-            case Retry():
-                yield from world.retry(piece.what, moment)
-            case Change() if take_changes and piece.position in rules:
-                yield from world.change(rules[piece.position], moment)
-            case Change():
-                yield from world.advance(moment)
+        change = rules.get(piece.position) if take_changes else None
+        yield from world.obey(piece, change)
 
 
 def _batches(entries: Iterable[tuple[Entry, int]], progress: Callable[[int], None]) -> Iterator[list[Entry]]:
