@@ -11,6 +11,9 @@ class Address:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @property
     def is_loopback(self) -> bool:
         """Whether no other machine can reach it. A name other than localhost may lead anywhere."""
@@ -32,3 +35,11 @@ def parse_address(text: str) -> Address | None:
     if bracketed != (":" in host) or not all(c.isalnum() or c in ".:-_%" for c in host):
         return None
     return Address(host, int(port))
+
+
+def address_of(text: str) -> Address:
+    """As `parse_address`, where it has been checked. Raises ValueError."""
+    address = parse_address(text)
+    if address is None:
+        raise ValueError(f"{text!r} is not of the form host:port, with an IPv6 address in brackets")
+    return address

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NewType
 
+from config.address import Address
 from config.model import Tls
 
 Password = NewType("Password", str)
@@ -53,7 +54,7 @@ def render(conf: BrokerConf, *, door_open: bool) -> str:
     return "\n".join(
         (
             "server_name: detectd",
-            f"listen: {_quote(_address(conf.nats))}",
+            f"listen: {_quote(Address(*conf.nats))}",
             f"max_payload: {PAYLOAD_BYTES_MAX}",
             f"log_file: {_quote(conf.folder / 'server.log')}",
             "logfile_size_limit: 8MB",
@@ -88,7 +89,7 @@ def _sync(interval_s: float | None) -> list[str]:
 def _mqtt(conf: BrokerConf) -> list[str]:
     return [
         "mqtt {",
-        f"  listen: {_quote(_address(conf.mqtt))}",
+        f"  listen: {_quote(Address(*conf.mqtt))}",
         "  no_auth_user: device",
         # Without an end, the consumers of clients that never come back would pile up.
         '  consumer_inactive_threshold: "168h"',
@@ -126,10 +127,5 @@ def _rules(denied: tuple[str, ...]) -> str:
     return f'{{ allow: [">"], deny: {json.dumps(denied)} }}'
 
 
-def _address(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _quote(text: Path | str) -> str:
+def _quote(text: Path | Address | str) -> str:
     return json.dumps(str(text))

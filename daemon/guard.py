@@ -26,7 +26,7 @@ from nats.aio.client import Client
 from config.model import NS
 from daemon.clock import Clock
 from daemon.stream_read import Draft, Entry, append, append_all, read
-from daemon.streams import GUARD, GUARD_PREFIX, REPORTS, JetStreamError, LogIdentity, api
+from daemon.streams import GUARD, GUARD_PREFIX, REPORTS, JetStreamError, LogIdentity, api, instant_ns
 
 FIRST_TIME: Final = "Detectd-First-Time"
 MARK_SUBJECT: Final = "detectd.log.reconciled"
@@ -106,7 +106,7 @@ async def last_mark(nc: Client, identity: LogIdentity) -> Placed | None:
             return None
         raise
     message = found["message"]
-    written = _ns(datetime.fromisoformat(message["time"]))
+    written = instant_ns(message["time"])
     return Placed(msgspec.json.decode(b64decode(message["data"]), type=Mark), message["seq"], written)
 
 
@@ -146,7 +146,7 @@ async def _first_guarded_ns(nc: Client, after: int) -> int | None:
         if error.code == _NOT_FOUND:
             return None
         raise
-    return _ns(datetime.fromisoformat(found["message"]["time"]))
+    return instant_ns(found["message"]["time"])
 
 
 def _base(found: Placed | None, guard: _Guard, log: dict[str, Any]) -> Placed:
@@ -165,7 +165,7 @@ class _Span:
     def __init__(self, base: Placed, first_ns: int, barrier: int, log: dict[str, Any]) -> None:
         self.after = base.mark.since_log
         self.before = barrier
-        log_ns = _ns(datetime.fromisoformat(log["state"]["first_ts"]))
+        log_ns = instant_ns(log["state"]["first_ts"])
         is_cut = log["state"]["first_seq"] > self.after + 1 and log_ns > first_ns - _LEAD_NS
         self.cut_ns = log_ns if is_cut else 0
         # After a long absence millions of entries may lie between the mark and the first report that is compared.
@@ -264,10 +264,6 @@ def _guarded_digest(entry: Entry) -> bytes:
 
 def _digest(subject: str, payload: bytes) -> bytes:
     return blake2b(b"%b\0%b" % (subject.encode(), payload), digest_size=16).digest()
-
-
-def _ns(time: datetime) -> int:
-    return int(time.timestamp()) * NS + time.microsecond * 1000
 
 
 def _time(ns: int) -> datetime:

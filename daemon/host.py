@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -26,7 +25,7 @@ from daemon.log import Gap, LogReader, LogWriter
 from daemon.logs import RateLimited
 from daemon.nats import NatsServer
 from daemon.reach import access, control
-from daemon.streams import JetStreamError, LogIdentity, api, ensure
+from daemon.streams import JetStreamError, LogIdentity, api, ensure, instant_ns
 from daemon.telemetry import Telemetry
 from daemon.wire import Access, publish_all
 
@@ -112,13 +111,10 @@ class Cluster:
 
     async def prepare(self) -> LogIdentity:
         """The log, created where it is missing, and whole. Raises JetStreamError, nats.errors.Error, OSError."""
-        nc = await control(self.there)
-        try:
+        async with control(self.there) as nc:
             identity = await ensure(nc, self._log)
             await self._prologue(nc, identity)
             done = await reconcile(nc, identity, self._clock)
-        finally:
-            await nc.close()
         self._news.server("reconciled", done.counts())
         return identity
 
@@ -202,7 +198,8 @@ async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_s
     endpoint = await server.start()
     there = Access((endpoint.url,), endpoint.user, endpoint.password)
     if not prologue.started:  # a server that was adopted with its devices in it: nothing had to be prepared
-        await _say_started(there, prologue, server.identity)
+        async with control(there) as nc:
+            await prologue(nc, server.identity)
     return await _started(LogHost(there, server.identity, server, news))
 
 
@@ -211,20 +208,9 @@ async def _started(host: LogHost) -> LogHost:
     return host
 
 
-async def _say_started(there: Access, prologue: Prologue, identity: LogIdentity) -> None:
-    nc = await control(there)
-    try:
-        await prologue(nc, identity)
-    finally:
-        await nc.close()
-
-
 async def _last_time_ns(nc: Client, stream: str) -> int:
     """When the log's last entry was stored, ns; 0 for an empty log."""
     state = (await api(nc, f"STREAM.INFO.{stream}"))["state"]
     if not state["messages"]:
         return 0
-    text = state["last_ts"]  # RFC 3339 with up to nine digits, in UTC
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
-    return seconds * NS + int(fraction.ljust(9, "0") or 0)
+    return instant_ns(state["last_ts"])

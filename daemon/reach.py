@@ -1,8 +1,13 @@
 """How another process of the operator's reaches the log of a running daemon: by the keys in its data directory."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
 import nats
 from nats.aio.client import Client
 
+from config.address import address_of
 from config.model import Settings
 from config.secret import read_secret
 from daemon.broker_conf import DAEMON_USER
@@ -26,14 +31,20 @@ def access(settings: Settings) -> Access:
         raise FileNotFoundError(f"{folder}: no daemon has run on this data directory yet")
     keys = read_keys(folder)
     assert settings.broker.embedded is not None
-    host, _, port = settings.broker.embedded.nats.rpartition(":")
-    return Access((f"nats://{host}:{int(port) or keys.nats_port}",), DAEMON_USER, keys.daemon_password)
+    there = address_of(settings.broker.embedded.nats)
+    there = replace(there, port=there.port or keys.nats_port)
+    return Access((f"nats://{there}",), DAEMON_USER, keys.daemon_password)
 
 
-async def control(to: Access) -> Client:
+@asynccontextmanager
+async def control(to: Access) -> AsyncIterator[Client]:
     """A connection of nats-py, for what is asked seldom."""
     who = {"user": to.user, "password": to.password} if to.user else {}
-    return await nats.connect(list(to.urls), allow_reconnect=False, connect_timeout=5, error_cb=_quiet, **who)
+    nc = await nats.connect(list(to.urls), allow_reconnect=False, connect_timeout=5, error_cb=_quiet, **who)
+    try:
+        yield nc
+    finally:
+        await nc.close()
 
 
 async def _quiet(_error: Exception) -> None:

@@ -177,7 +177,7 @@ def _entries(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[Entry, int]]:
 
 
 def _entry(line: Line, seq: int) -> Entry:
-    ts = line.ts if line.ts is not None else _ns(line.time)
+    ts = line.ts if line.ts is not None else epoch_ns(line.time)
     if line.subject is not None:  # of a recording
         rules = rules_from_bytes(bytes(line.rules)) if line.rules else None
         return Entry(seq, ts, line.subject, _payload(line.payload), line.origin, line.flags, rules)
@@ -190,7 +190,7 @@ def _entry(line: Line, seq: int) -> Entry:
     return Entry(seq, ts, subject_of_topic(line.topic), _payload(line.payload), None, line.flags)
 
 
-def _ns(time: Decimal) -> int:
+def epoch_ns(time: Decimal) -> int:
     if not 0 <= time < TIME_MAX_S:
         raise ValueError("`time` is not in epoch seconds")
     return round(time * NS)

@@ -16,6 +16,7 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from config.address import Address, address_of
 from config.model import Embedded, Log
 from daemon.broker_conf import (
     DAEMON_USER,
@@ -102,7 +103,9 @@ class ServerChild:
     @property
     def endpoint(self) -> Endpoint:
         conf = self._conf
-        return Endpoint(f"nats://{_text(*conf.nats)}", DAEMON_USER, conf.daemon_password, _text(*conf.mqtt), self._pid)
+        return Endpoint(
+            f"nats://{Address(*conf.nats)}", DAEMON_USER, conf.daemon_password, str(Address(*conf.mqtt)), self._pid
+        )
 
     async def set_up(self) -> None:
         """Find the binary, keys and ports; nothing is started. Raises NoServer, OSError."""
@@ -172,18 +175,18 @@ class ServerChild:
 
     def _with_ports(self) -> BrokerConf:
         """The configuration, with a free port where 0 was asked for: the one of last time if there was one."""
-        nats_at, mqtt_at = _address(self._settings.nats), _address(self._settings.mqtt)
-        nats_port = nats_at[1] or self._keys.nats_port or _free_port(nats_at[0])
-        mqtt_port = mqtt_at[1] or self._keys.mqtt_port or _free_port(mqtt_at[0])
+        nats_at, mqtt_at = address_of(self._settings.nats), address_of(self._settings.mqtt)
+        nats_port = nats_at.port or self._keys.nats_port or _free_port(nats_at.host)
+        mqtt_port = mqtt_at.port or self._keys.mqtt_port or _free_port(mqtt_at.host)
         self._keys = replace(
             self._keys,
-            nats_port=self._keys.nats_port if nats_at[1] else nats_port,
-            mqtt_port=self._keys.mqtt_port if mqtt_at[1] else mqtt_port,
+            nats_port=self._keys.nats_port if nats_at.port else nats_port,
+            mqtt_port=self._keys.mqtt_port if mqtt_at.port else mqtt_port,
         )
         write_keys(self.folder, self._keys)
         return BrokerConf(
-            nats=(nats_at[0], nats_port),
-            mqtt=(mqtt_at[0], mqtt_port),
+            nats=(nats_at.host, nats_port),
+            mqtt=(mqtt_at.host, mqtt_port),
             tls=self._settings.tls,
             folder=self.folder.absolute(),
             file_bytes_max=self._file_bytes_max,
@@ -195,7 +198,7 @@ class ServerChild:
 
     def _choose_other_ports(self) -> bool:
         """Forget ports that we chose ourselves; False where the settings name them all."""
-        if _address(self._settings.nats)[1] and _address(self._settings.mqtt)[1]:
+        if address_of(self._settings.nats).port and address_of(self._settings.mqtt).port:
             return False
         self._keys = replace(self._keys, nats_port=0, mqtt_port=0)
         self._conf = self._with_ports()
@@ -277,15 +280,6 @@ def _digest(binary: Binary, conf: BrokerConf) -> str:
     """What a left-behind server must have been started with, to be taken over."""
     text = f"{binary.path} {binary.version} {render(conf, door_open=True)}"
     return sha256(text.encode()).hexdigest()
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _text(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _free_port(host: str) -> int:

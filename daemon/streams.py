@@ -6,6 +6,7 @@ of a queue that forgets (design.md §2, "PUBACK is not proof that the log has it
 
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +92,13 @@ async def api(nc: Client, subject: str, body: object = None) -> dict[str, Any]:
     if error := answer.get("error"):
         raise JetStreamError(subject, error.get("description", "refused"), error.get("err_code", 0))
     return answer
+
+
+def instant_ns(text: str) -> int:
+    """A time as JetStream writes it, RFC 3339 in UTC with up to nine digits of a second, in ns."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * NS + int(fraction.ljust(9, "0"))
 
 
 async def _ensure_guard(nc: Client, bytes_max: int) -> None:

@@ -62,15 +62,12 @@ def _with_settings(options: argparse.Namespace, work: Any) -> int:
 async def _backup(settings: Settings, target: Path) -> int:
     if target.exists() and any(target.iterdir()):
         raise BackupError(f"{target}: not empty")
-    nc = await control(access(settings))
-    try:
+    async with control(access(settings)) as nc:
         target.mkdir(parents=True, exist_ok=True)
         manifests = await asyncio.to_thread(_copy_store, settings.data_dir / STORE, target / STORE_COPY)
         names = {name for manifest in manifests for name, _ in manifest.files.values()}
         await asyncio.to_thread(copy_checkpoints, settings.data_dir / CHECKPOINTS, target / CHECKPOINTS_COPY, names)
         size = await snapshot_log(nc, settings.log.stream, target)
-    finally:
-        await nc.close()
     print(f"{target}: store, {len(names)} checkpoint files, {size / 1e6:.1f} MB of log", file=sys.stderr)
     return 0
 

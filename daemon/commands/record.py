@@ -64,8 +64,7 @@ async def _present(reader: LogReader, first: int, last: int) -> AsyncIterator[Fr
 
 async def _rules_before(settings: Settings, first: int) -> str:
     """The digest of the rules in force before an entry, "" for none."""
-    nc = await control(access(settings))
-    try:
+    async with control(access(settings)) as nc:
         messages = await nc.jetstream().subscribe(CHANGE, ordered_consumer=True)
         digest = ""
         while True:
@@ -76,8 +75,6 @@ async def _rules_before(settings: Settings, first: int) -> str:
             if message.metadata.sequence.stream >= first:
                 return digest
             digest = msgspec.json.decode(message.data, type=Change).digest
-    finally:
-        await nc.close()
 
 
 def _definitions(settings: Settings) -> dict[str, Rules]:

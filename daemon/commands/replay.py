@@ -4,6 +4,7 @@ import argparse
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,9 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from actors.metrics import kinds
 from config.load import ConfigError, load
-from config.model import NS
 from daemon.commands import bad
-from daemon.replay import Unreadable, event_of
+from daemon.replay import Unreadable, epoch_ns, event_of
 from daemon.replay import replay as events
 
 
@@ -28,6 +28,10 @@ def replay(options: argparse.Namespace) -> int:
         return bad(problem)
     try:
         until_ns = _instant_ns(options.until) if options.until else None
+    except ValueError as problem:
+        print(f"--until: {problem}", file=sys.stderr)
+        return 2
+    try:
         with _opened(options.input) as source, _progress(options.input) as bar:
             encoder = msgspec.json.Encoder()
             for event in events(
@@ -42,14 +46,16 @@ def replay(options: argparse.Namespace) -> int:
 
 
 def _instant_ns(text: str) -> int:
-    """Epoch seconds or ISO 8601 (UTC where it names no offset)."""
+    """Epoch seconds or ISO 8601 (UTC where it names no offset), exact to the digit. Raises ValueError."""
     try:
-        return round(float(text) * NS)
-    except ValueError:
+        seconds = Decimal(text)
+    except InvalidOperation:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * NS)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = Decimal(int(moment.replace(microsecond=0).timestamp())) + Decimal(moment.microsecond) / 1_000_000
+    if not seconds.is_finite():
+        raise ValueError(f"{text!r} is no moment")
+    return epoch_ns(seconds)
 
 
 def _opened(path: Path) -> AbstractContextManager[BinaryIO]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from config.address import Address, address_of
 from config.model import Tls
 from daemon.http import guards
 
@@ -59,18 +60,17 @@ class Server:
             OSError: the address is taken, or not ours.
             ValueError: it is no address.
         """
-        host, port = split_listen(self.address)
+        wanted = address_of(self.address)
         # Before setup: it freezes the application.
         connections = guards.Connections(self._protocol, self._meter)
         self._app[guards.CONNECTIONS] = connections
         await self._runner.setup()
         try:
-            self._listener = await self._open(connections, host, port)
+            self._listener = await self._open(connections, wanted.host, wanted.port)
         except OSError:
             await self._runner.cleanup()
             raise
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = str(Address(*self._listener.sockets[0].getsockname()[:2]))
         return self.address
 
     async def stop(self) -> None:
@@ -94,19 +94,3 @@ class Server:
     def _protocol(self) -> asyncio.Protocol:
         assert self._runner.server is not None, "the runner is set up before the listener opens"
         return self._runner.server()
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """`host:port` in two parts; an IPv6 address stands in brackets.
-
-    Raises:
-        ValueError: it has no host, or no port within 0..65535.
-    """
-    host, colon, port = listen.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{listen!r}: an IPv6 address needs brackets, as in [::1]:8080")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{listen!r} is not of the form host:port")
-    return host, int(port)

@@ -9,8 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from config.address import Address, address_of
 from daemon.http import ops
-from daemon.http.server import Server, application, split_listen
+from daemon.http.server import Server, application
 from daemon.telemetry import Telemetry
 
 RELOADED = ops.Reloaded(generation=7, changed=True)
@@ -136,7 +137,7 @@ async def test_the_address_tells_the_port_that_the_system_chose_and_is_free_agai
     double = Double()
     server = Server(application(double.telemetry), "127.0.0.1:0", double.telemetry)
     address = await server.start()
-    host, port = split_listen(address)
+    host, port = address_of(address).host, address_of(address).port
     assert host == "127.0.0.1"
     assert port > 0
     await server.stop()
@@ -156,8 +157,9 @@ async def test_a_taken_address_is_an_error_at_start() -> None:
 @pytest.mark.parametrize("listen", ["8080", ":8080", "::1:8080", "localhost:", "localhost:http", "localhost:65536"])
 def test_what_is_no_address_is_refused(listen: str) -> None:
     with pytest.raises(ValueError, match=r"brackets|host:port"):
-        split_listen(listen)
+        address_of(listen)
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert split_listen("[::1]:8080") == ("::1", 8080)
+    assert address_of("[::1]:8080") == Address("::1", 8080)
+    assert str(address_of("[::1]:8080")) == "[::1]:8080"
