@@ -406,11 +406,18 @@ class GroupActor:
     # ---- what others may see ----
 
     def active(self) -> list[tuple[str, int, MetricValue | None]]:
-        """(violation id, last violation ns, its value) of every open alarm."""
-        return [
-            (opening.violation_id, int(self.last_at[key]), self._last_value(*key, int(self.last_value[key])))
-            for key, opening in self.openings.items()
-        ]
+        """(violation id, last violation ns, its value) of every open alarm. The value of a set is read again."""
+        return [self.last_violation(key) for key in self.openings]
+
+    def last_violation(self, key: tuple[int, int]) -> tuple[str, int, MetricValue | None]:
+        """As `active`, of the open alarm of a (row, slot)."""
+        value = self._last_value(*key, int(self.last_value[key]))
+        return self.openings[key].violation_id, int(self.last_at[key]), value
+
+    def moved(self, known: Mapping[str, int]) -> list[tuple[int, int]]:
+        """(row, slot) of the open alarms whose last violation (ns) is not the one that `known` has by violation id."""
+        places = self.openings.items()
+        return [key for key, opening in places if known.get(opening.violation_id) != self.last_at[key]]
 
     def dump(self) -> dict[str, Any]:
         """The whole state, for a checkpoint: arrays (copied by whoever keeps them) and plain values."""

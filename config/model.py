@@ -12,7 +12,6 @@ import msgspec
 
 NS = 1_000_000_000  # nanoseconds in a second: every instant inside detectd is an integer number of nanoseconds
 
-NumericOperator = Literal["less-than", "less-than-equals", "greater-than", "greater-than-equals"]
 Operator = Literal[
     "less-than",
     "less-than-equals",

@@ -34,7 +34,7 @@ from daemon.notifiers import client_session
 from daemon.outbox import Row
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
-from daemon.recovery import Checkpointer, Recovery
+from daemon.recovery import Checkpointer, Recovery, manifests
 from daemon.reload import Reloader, announce
 from daemon.store import Store
 from daemon.supervisor import Supervisor
@@ -90,7 +90,8 @@ class App:
         async with AsyncExitStack() as stack:
             stack.enter_context(hold(self._settings.data_dir))
             await self._start(stack)
-            await self._serve(stack)
+            await self._serve()
+        log.info("stopped")
 
     # ---- start, in order; each part registers how it ends ----
 
@@ -182,11 +183,10 @@ class App:
 
     # ---- run ----
 
-    async def _serve(self, stack: AsyncExitStack) -> None:
+    async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
             self._is_built = True
-            stack.push_async_callback(self._drained)
             await self.bridges.apply(self._settings)
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
@@ -206,7 +206,7 @@ class App:
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
             "refresh": self._every(REFRESH_S, self._refresh),
             "look": self._every(LOOK_S, self.vitals.look),
-            "expire": self._every(EXPIRE_S, self._expire),
+            "expire": self._every(EXPIRE_S, self.expire),
             "watch": watch.run(),
             "ready": self._ready(),
         }
@@ -220,15 +220,12 @@ class App:
             async with asyncio.timeout(DRAIN_S):
                 await self.supervisor.drained()
                 await self.checkpointer.write(await self.pipeline.final_cut(self.host.append))
-                self._refresh_now()
+                await self._refresh()
         except TimeoutError:
             log.warning("stop.drain-unfinished", after_s=DRAIN_S, why="the rest is read again from the log")
         for task in running:
             task.cancel()
         await self.supervisor.stop()
-
-    async def _drained(self) -> None:
-        log.info("stopped")
 
     async def _ready(self) -> None:
         self.vitals.catch_up_to = await self.host.last_seq()
@@ -246,7 +243,8 @@ class App:
         """End alarms that the store has open and no actor knows: what raised them was lost with a part of the log."""
         stored = {violation.violation_id for violation in await self.store.active_violations()}
         await self.supervisor.drained()
-        known = {one for actor in self.pipeline.world.actors.values() for one, _, _ in actor.active()}
+        actors = self.pipeline.world.actors.values()
+        known = {opening.violation_id for actor in actors for opening in actor.openings.values()}
         if stored - known and not self.supervisor.failed():
             reason = "what raised this alarm was lost with a part of the log"
             ended = await self.store.invalidate(stored - known, reason)
@@ -258,14 +256,17 @@ class App:
             await work()
 
     async def _refresh(self) -> None:
-        self._refresh_now()
-
-    def _refresh_now(self) -> None:
-        self.performer.refresh(self.pipeline.world.actors)
+        await self.performer.refresh(self.pipeline.world.actors)
         self.vitals.refresh()
 
-    async def _expire(self) -> None:
+    async def expire(self) -> None:
+        """Forget what is too old: ended violations, and rules that nothing can name any more."""
         await self.store.expire()
+        age_s = self.reloader.settings.log.max_age_s
+        if age_s:  # 0: the log keeps its entries for ever, and they the rules that they name
+            used = [manifest.rules for manifest in await manifests(self.store, self.host.identity.identity)]
+            used.append(await self.store.get_meta(RULES) or "")
+            await self.store.drop_definitions(self._clock.now_ns() - int(2 * age_s * NS), used)
 
     # ---- what the parts ask of the whole ----
 

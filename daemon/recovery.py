@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -29,6 +29,7 @@ from daemon.pipeline import Cut, Definition
 from daemon.supervisor import Broke
 from daemon.telemetry import Telemetry
 
+T = TypeVar("T")
 ROUTER: Final = "router"
 
 log = structlog.get_logger(__name__)
@@ -167,6 +168,8 @@ class Checkpointer:
     def __init__(self, folder: Path, identity: str, shelf: Shelf, telemetry: Telemetry, clock: Clock) -> None:
         self._folder, self._identity, self._shelf = folder, identity, shelf
         self._telemetry, self._clock = telemetry, clock
+        self._turn = asyncio.Lock()
+        self._rules, self._digest = Rules(), rules_digest(Rules())
         self.position = -1
         self.written_ns: int | None = None  # monotonic
 
@@ -180,25 +183,39 @@ class Checkpointer:
                 log.error("checkpoint.failed", error=str(problem))
 
     async def write(self, cut: Cut) -> None:
-        """Write one cut, unless nothing has happened since the last."""
-        if cut.position == self.position:
-            for answer in cut.actors.values():
-                answer.cancel()
-            return
-        started = self._clock.monotonic_ns()
-        parts: dict[str, Any] = {ROUTER: cut.router}
-        for key, answer in cut.actors.items():
-            parts[key] = await answer
-        files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
-        manifest = Manifest(self._identity, cut.position, rules_digest(cut.rules), files)
-        await self._shelf.put_checkpoint(cut.position, msgspec.json.encode(manifest).decode(), checkpoint.KEPT)
-        kept = await manifests(self._shelf, self._identity)
-        names = {name for one in kept for name, _ in one.files.values()}
-        await asyncio.to_thread(checkpoint.tidy, self._folder, names)
-        self.position, self.written_ns = cut.position, self._clock.monotonic_ns()
+        """Write one cut, unless nothing has happened since the last. One at a time: they share the folder."""
+        async with self._turn:
+            if cut.position == self.position:
+                for answer in cut.actors.values():
+                    answer.cancel()
+                return
+            started = self._clock.monotonic_ns()
+            parts = {ROUTER: cut.router} | {key: await answer for key, answer in cut.actors.items()}
+            files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
+            await self._remember(cut, files)
+            self.position, self.written_ns = cut.position, self._clock.monotonic_ns()
         self._telemetry.checkpoint_seconds.observe((self.written_ns - started) / NS)
         self._telemetry.checkpoint_bytes.set(sum((self._folder / name).stat().st_size for name, _ in files.values()))
 
+    async def _remember(self, cut: Cut, files: dict[str, tuple[str, str]]) -> None:
+        if cut.rules is not self._rules:  # a large fleet takes its time to spell out
+            self._rules, self._digest = cut.rules, rules_digest(cut.rules)
+        manifest = Manifest(self._identity, cut.position, self._digest, files)
+        await self._shelf.put_checkpoint(cut.position, msgspec.json.encode(manifest).decode(), checkpoint.KEPT)
+        kept = await manifests(self._shelf, self._identity)
+        names = {name for one in kept for name, _ in one.files.values()}
+        await _in_thread(checkpoint.tidy, self._folder, names)
+
     async def _part(self, position: int, part: str, state: Any) -> tuple[str, str]:
         name = f"{position:020d}-{blake2b(part.encode(), digest_size=8).hexdigest()}"
-        return name, await asyncio.to_thread(checkpoint.write, self._folder, name, state)
+        return name, await _in_thread(checkpoint.write, self._folder, name, state)
+
+
+async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run `work` in a thread. Cancelled, it ends what it has begun first: the thread would go on all the same."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

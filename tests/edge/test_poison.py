@@ -1,18 +1,14 @@
 """An entry that breaks an actor: set aside, the actor rebuilt, the others untouched, tried again when it is mended."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
+from app_runner import ask, eventually, mqtt, running
 from system_tools import BYTES, PORTS, Hooks, profile, report, send, write
 
 from actors.criteria.membership import Membership
-from actors.metrics import kinds
-from config.load import load
 from daemon.app import App
 
 POISONOUS = 6666
@@ -27,39 +23,6 @@ def raising(self: Membership, run: Any) -> None:
         if POISONOUS in ports.lo[first : first + int(ports.count[entry])].tolist():
             raise ZeroDivisionError("the kernel's bug")
     JUDGE(self, run)
-
-
-@asynccontextmanager
-async def running(config: Path) -> AsyncIterator[App]:
-    app = App(config, load(config, kinds()))
-    task = asyncio.create_task(app.run())
-    try:
-        await eventually(lambda: ready(app, task))
-        yield app
-    finally:
-        app.stop()
-        await asyncio.wait_for(task, 30)
-
-
-async def ready(app: App, task: "asyncio.Task[None]") -> bool:
-    assert not task.done(), task.exception()
-    return bool(app.address) and (await ask(app, "GET", "/-/ready"))[0] == 200
-
-
-async def ask(app: App, method: str, path: str) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as session, session.request(method, f"http://{app.address}{path}") as answer:
-        return answer.status, await answer.json()
-
-
-async def eventually(is_so: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(60):
-        while not await is_so():
-            await asyncio.sleep(0.02)
-
-
-def mqtt(app: App) -> tuple[str, int]:
-    host, _, port = str(app.host.mqtt).rpartition(":")
-    return host, int(port)
 
 
 @pytest.fixture
