@@ -5,7 +5,7 @@ until every mailbox is empty; everything else flows.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -73,6 +73,10 @@ class Pipeline:
     def suppressed(self) -> int:
         """Log lines about rejected reports that were held back."""
         return self._rejections.suppressed
+
+    def held_back(self) -> Mapping[str, int]:
+        """Of these, what no line has told yet: the last word after a flood."""
+        return self._rejections.drain()
 
     async def run(self, reader: Reader, after: int) -> None:
         """Read the log from `after` on, for ever."""

@@ -18,8 +18,6 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
 LATENCY_S: Final = (
     0.0005,
     0.001,
@@ -149,7 +147,14 @@ class Telemetry:
     # Labels that went with the configuration: a removed receiver would be shown for ever.
 
     def forget_actor(self, actor: str) -> None:
-        for metric in (self.actor_reports, self.actor_restarts, self.poison, self.mailbox_depth, self.rows):
+        for metric in (
+            self.actor_reports,
+            self.actor_restarts,
+            self.poison,
+            self.mailbox_depth,
+            self.rows,
+            self.values_merged,
+        ):
             metric.remove(actor)
 
     def forget_receiver(self, receiver: str) -> None:
@@ -180,6 +185,9 @@ class Telemetry:
     def _about_alarms(self) -> None:
         self.events = self._counter("events", "Violation events stored.", "type", "profile", "behavior")
         self.active_violations = self._gauge("active_violations", "Things x behaviors now in alarm.")
+        self.values_merged = self._gauge(
+            "window_values_merged", "Values of sliding sums merged because a thing's ring was full.", "actor"
+        )
         self.rows = self._gauge("rows", "Things with state in an actor.", "actor")
 
     def _about_the_log(self) -> None:
@@ -188,6 +196,9 @@ class Telemetry:
         self.log_lag = self._gauge("log_lag_entries", "Entries of the log not yet judged and stored.")
         self.log_connected = self._gauge("log_connected", "1 while the log can be read.")
         self.gaps = self._counter("log_gaps", "Times the log had dropped entries before they were read.")
+        self.entries_resent = Total(
+            self.registry, "detectd_log_entries_resent", "Entries sent to the log again: their answer was lost or late."
+        )
         self.gap_entries = self._counter("log_gap_entries", "Entries that the log dropped before they were read.")
         self.latency = Spread(
             self.registry,
@@ -208,6 +219,15 @@ class Telemetry:
         self.store_queue_depth = self._gauge("store_queue_depth", "Writes waiting for the store.")
         self.store_commit_seconds = self._histogram("store_commit_seconds", "One transaction of the store.", WORK_S)
         self.store_full = self._gauge("store_full", "1 while the store can't write for want of room.")
+        self.store_waits = Total(
+            self.registry, "detectd_store_waits", "Writes that had to wait for a place in the store's queue."
+        )
+        self.events_repeated = Total(
+            self.registry, "detectd_events_repeated", "Events recognised as stored before: the log was read again."
+        )
+        self.poison_refused = Total(
+            self.registry, "detectd_poison_refused", "Entries that the list of those set aside had no room for."
+        )
         self.checkpoint_seconds = self._histogram("checkpoint_seconds", "Writing one checkpoint.", LATENCY_S)
         self.checkpoint_bytes = self._gauge("checkpoint_bytes", "Size of the last checkpoint.")
         self.checkpoint_age = self._gauge("checkpoint_age_seconds", "Time since the last checkpoint was complete.")

@@ -1,7 +1,7 @@
 """What the outside may know of the running daemon: ready or why not, its status, its numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -12,6 +12,7 @@ from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Sent, Switche
 from daemon.host import LogHost
 from daemon.http import ops
 from daemon.log import Gap
+from daemon.outbox import Backlog
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline
 from daemon.recovery import Checkpointer
@@ -20,6 +21,8 @@ from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
 from daemon.wire import RequestError, WireError
+
+EMPTY: Final = Backlog(queued=0, orphaned=0, dead=0, oldest_ns=None)
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +57,8 @@ class Vitals:
         self._storage: tuple[str, str] = ("ok", "")
         self._gap: Gap | None = None
         self._broker = "starting"
+        self._receivers: set[str] = set()  # that have metrics
+        self._actors: set[str] = set()
 
     # ---- what the endpoints ask (daemon/http/ops.py) ----
 
@@ -163,17 +168,31 @@ class Vitals:
             return  # the reader's own state says that the log is away
         telemetry.log_last_seq.set(last)
         telemetry.log_lag.set(max(0, last - self._position()))
-        now = self._clock.now_ns()
-        for receiver, backlog in (await app.dispatch.backlogs()).items():
+        await self._look_at_the_outbox()
+        if held := app.pipeline.held_back():
+            log.warning("log.suppressed", lines=dict(held))
+
+    async def _look_at_the_outbox(self) -> None:
+        """Of every receiver, one whose queue has emptied included, and removed ones for as long as something waits."""
+        app, telemetry, now = self._app, self._app.telemetry, self._clock.now_ns()
+        shown = {one.name: EMPTY for one in app.dispatch.status()} | await app.dispatch.backlogs()
+        for receiver, backlog in shown.items():
             telemetry.outbox_depth.labels(receiver).set(backlog.queued + backlog.orphaned)
             oldest = backlog.oldest_ns
             telemetry.outbox_oldest_age.labels(receiver).set((now - oldest) / NS if oldest else 0)
+        for receiver in self._receivers - shown.keys():
+            telemetry.forget_receiver(receiver)
+        self._receivers = set(shown)
 
     def watch_counters(self) -> None:
         """Counters that others keep, read when scraped."""
         app, telemetry = self._app, self._app.telemetry
         telemetry.replies_sent.read_from(lambda: float(app.host.writer.replied))
         telemetry.replies_dropped.read_from(lambda: float(app.host.writer.dropped))
+        telemetry.entries_resent.read_from(lambda: float(app.host.writer.resent))
+        telemetry.store_waits.read_from(lambda: float(app.store.writer.waits))
+        telemetry.events_repeated.read_from(lambda: float(app.store.counters.repeats))
+        telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))
         telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed))
 
     def refresh(self) -> None:
@@ -184,8 +203,12 @@ class Vitals:
         telemetry.ready.set(not self.unready())
         telemetry.actor_failures.set(len(app.supervisor.failed()))
         telemetry.store_queue_depth.set(app.store.writer.pending)
+        for key in self._actors - app.supervisor.seats.keys():
+            telemetry.forget_actor(key)
+        self._actors = set(app.supervisor.seats)
         for key, seat in app.supervisor.seats.items():
             telemetry.rows.labels(key).set(len(seat.actor.roster))
+            telemetry.values_merged.labels(key).set(sum(judge.merged for judge in seat.actor.judges.values()))
             telemetry.mailbox_depth.labels(key).set(len(seat.mailbox))
         if app.checkpointer.written_ns is not None:
             telemetry.checkpoint_age.set((self._clock.monotonic_ns() - app.checkpointer.written_ns) / NS)

@@ -54,6 +54,10 @@ class Judge(Protocol):
 
     slots: tuple[int, ...]
 
+    @property
+    def merged(self) -> int:
+        """Values that were merged for want of room."""
+
     def judge(self, run: Run) -> None:
         """Take in reports; fill the verdicts that can be given at once."""
 

@@ -38,6 +38,10 @@ class Membership:
         self._ranges = {number: ranges_of(_value(slot), schema) for number, slot in slots}
         self._tables = [_table(self._ranges[number]) for number in self.slots]
 
+    @property
+    def merged(self) -> int:
+        return 0
+
     def judge(self, run: Run) -> None:
         for slot, column, negated, table in zip(self.slots, self._columns, self._negated, self._tables, strict=True):
             found = run.columns.sets[column]

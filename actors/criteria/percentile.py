@@ -38,6 +38,10 @@ class Percentile:
         self._population_min = max(1, limits.population_min)
         self.value: I8 = np.full((0, len(slots)), ABSENT, np.int64)
 
+    @property
+    def merged(self) -> int:
+        return 0
+
     def judge(self, run: Run) -> None:
         _gather(run.entries, run.rows, run.columns.scalars, self._column, self._sums, self.value)
 

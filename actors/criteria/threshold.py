@@ -42,6 +42,10 @@ class Threshold:
         self._window_column = np.array([schema.scalar(m) for m in self._summed], np.int32)
         self.windows = Windows(np.array(longest, np.int64))
 
+    @property
+    def merged(self) -> int:
+        return self.windows.merged
+
     def judge(self, run: Run) -> None:
         at = 0
         while at >= 0:
