@@ -15,6 +15,7 @@ from actors.metrics import kinds
 from config.load import ConfigError, load
 from config.model import Settings
 from daemon import kernel_cache
+from daemon.commands import bad
 
 COMPILED: Final = frozenset(f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup"))
 EXAMPLES: Final = """\
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if module in COMPILED:
         kernel_cache.prepare(lambda: _data_dir(options.config))
     command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
-    return command(options)
+    try:
+        return command(options)
+    except ConfigError as problem:  # whichever command it was: the places, and that nothing was done
+        print(problem, file=sys.stderr)
+        return bad(problem)
 
 
 def _data_dir(config: Path) -> Path:

@@ -1,4 +1,7 @@
-"""The commands of `detectd`, one file each: what they print and the exit code they return."""
+"""The commands of `detectd`, one file each: what they print and the exit code they return.
+
+A ConfigError is the caller's to say (`daemon.__main__`).
+"""
 
 from config.problem import ConfigError, UnreadableError
 

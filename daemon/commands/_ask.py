@@ -10,9 +10,8 @@ from typing import Any
 import aiohttp
 
 from actors.metrics import kinds
-from config.load import ConfigError, load
+from config.load import load
 from config.model import Http, Tls
-from daemon.commands import bad
 
 
 def ask(
@@ -22,11 +21,7 @@ def ask(
 
     0 done, 1 the configuration is bad or the row is not there, 2 it can't be read, 3 the daemon can't be reached.
     """
-    try:
-        http = load(options.config, kinds()).settings.http
-    except ConfigError as problem:
-        print(problem, file=sys.stderr)
-        return bad(problem)
+    http = load(options.config, kinds()).settings.http
     try:
         return asyncio.run(_ask(http, name, options.action, where, shown))
     except (aiohttp.ClientError, TimeoutError, OSError) as problem:

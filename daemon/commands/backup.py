@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from actors.metrics import kinds
-from config.load import ConfigError, load
+from config.load import load
 from config.model import Settings
 from daemon.app import CHECKPOINTS, STORE
 from daemon.backup import (
@@ -26,7 +26,6 @@ from daemon.backup import (
     restore_log,
     snapshot_log,
 )
-from daemon.commands import bad
 from daemon.lock import DirectoryInUse, hold
 from daemon.nats import NatsServer
 from daemon.reach import access, control
@@ -45,12 +44,9 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def _with_settings(options: argparse.Namespace, work: Any) -> int:
+    settings = load(options.config, kinds()).settings
     try:
-        settings = load(options.config, kinds()).settings
         return int(asyncio.run(work(settings, options.directory)))
-    except ConfigError as problem:
-        print(problem, file=sys.stderr)
-        return bad(problem)
     except (BackupError, DirectoryInUse, FileExistsError) as problem:
         print(problem, file=sys.stderr)
         return 1

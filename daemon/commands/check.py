@@ -18,10 +18,9 @@ def check(options: argparse.Namespace) -> int:
     try:
         loaded = load(options.config, kinds())
     except ConfigError as problem:
-        if options.json:
-            _print_json({"valid": False, "problems": [str(p) for p in problem.problems]})
-        else:
-            print(problem, file=sys.stderr)
+        if not options.json:
+            raise
+        _print_json({"valid": False, "problems": [str(p) for p in problem.problems]})
         return bad(problem)
     if options.json:
         meanings = [{"profile": profile, "behavior": name, "means": text} for profile, name, text in _meanings(loaded)]

@@ -12,10 +12,9 @@ from actors.controls import CHANGE, Change
 from actors.messages import Frames
 from actors.metrics import kinds
 from config.diff import rules_from_bytes
-from config.load import ConfigError, load
+from config.load import load
 from config.model import Rules, Settings
 from daemon.app import STORE
-from daemon.commands import bad
 from daemon.log import Gap, LogReader
 from daemon.reach import access, control
 from daemon.record import header, lines
@@ -24,11 +23,7 @@ from daemon.wire import RequestError, WireError
 
 def record(options: argparse.Namespace) -> int:
     """0 done, 1 the configuration is bad, 3 the log can't be reached."""
-    try:
-        settings = load(options.config, kinds()).settings
-    except ConfigError as problem:
-        print(problem, file=sys.stderr)
-        return bad(problem)
+    settings = load(options.config, kinds()).settings
     try:
         asyncio.run(_record(settings, options.first, options.last))
     except (OSError, WireError, RequestError, TimeoutError, sqlite3.Error, LookupError) as problem:

@@ -13,19 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from actors.metrics import kinds
-from config.load import ConfigError, load
-from daemon.commands import bad
+from config.load import load
 from daemon.replay import Unreadable, epoch_ns, event_of
 from daemon.replay import replay as events
 
 
 def replay(options: argparse.Namespace) -> int:
     """0 done, 1 the configuration is bad, 2 the input can't be read."""
-    try:
-        settings = load(options.config, kinds()).settings
-    except ConfigError as problem:
-        print(problem, file=sys.stderr)
-        return bad(problem)
+    settings = load(options.config, kinds()).settings
     try:
         until_ns = _instant_ns(options.until) if options.until else None
     except ValueError as problem:

@@ -1,14 +1,12 @@
 """`detectd serve`: run until SIGTERM or SIGINT; a second one ends at once; SIGHUP reloads."""
 
 import argparse
-import sys
 
 import structlog
 
 from actors.metrics import kinds
-from config.load import ConfigError, load
+from config.load import load
 from daemon import logs
-from daemon.commands import bad
 from daemon.runner import run
 
 log = structlog.get_logger(__name__)
@@ -16,11 +14,7 @@ log = structlog.get_logger(__name__)
 
 def serve(options: argparse.Namespace) -> int:
     """0 after a signal, 1 the configuration is bad, 2 it can't be read, 3 it could not start or something broke."""
-    try:
-        loaded = load(options.config, kinds())
-    except ConfigError as problem:
-        print(problem, file=sys.stderr)
-        return bad(problem)
+    loaded = load(options.config, kinds())
     logs.configure(loaded.settings.logging)
     for warning in loaded.warnings:
         log.warning("config.warning", problem=str(warning))
