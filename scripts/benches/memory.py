@@ -1,6 +1,8 @@
 """Bytes per (thing, numeric behavior at 300 s) in actor state, and a process with 1 million things × 4 behaviors."""
 
 import os
+import subprocess
+import sys
 from typing import Any, Final
 
 import machine
@@ -15,6 +17,8 @@ from config.model import NS, Limits, Rules, SecurityProfile
 BATCH: Final = 1_024
 ROUNDS: Final = 2  # reports of each thing, 300 s apart: then every ring holds what it holds in normal life
 BEHAVIORS: Final = ("bytes-out", "bytes-in", "packets-out", "packets-in")
+ONE_SHOTS: Final = "one-shots"
+NAMES_A_DAY: Final = 10_000
 TARGET_BYTES: Final = 128
 TARGET_RSS: Final = 2 * 1024**3
 BODY: Final = (
@@ -51,6 +55,30 @@ def main(things: int) -> None:
     machine.line("each thing more costs", f"{(rss - empty) / things:,.0f} bytes of RSS")
 
 
+def one_shots(names: int) -> None:
+    """Names that report once and never again, NAMES_A_DAY of them: prints the RSS in bytes."""
+    world = World(rules(), kinds(), "bench", 300.0)
+    for first in range(0, names, BATCH):
+        numbers = range(first, min(first + BATCH, names))
+        world.handle(frames_of([one_shot(number) for number in numbers]))
+    print(machine.rss_bytes(os.getpid()))
+
+
+def compare_one_shots(names: int) -> None:
+    few, many = (
+        int(subprocess.check_output([sys.executable, __file__, ONE_SHOTS, str(n)])) for n in (names // 10, names)
+    )
+    machine.line(
+        f"RSS after {names:,} one-shot names, over that after a tenth",
+        f"{many / 2**20:,.0f} MiB", f"{many / few:.2f} ×", "≤ 1.10 ×", met=many <= 1.1 * few,
+    )  # fmt: skip
+
+
+def one_shot(number: int) -> tuple[int, int, str, bytes, None, int]:
+    ts = 1_767_312_000 * NS + number * (86_400 * NS // NAMES_A_DAY)
+    return number + 1, ts, f"$aws.things.once-{number:07d}.defender.metrics.json", BODY % (number + 1, 1), None, 0
+
+
 def rules() -> Rules:
     behaviors = [
         {
@@ -81,4 +109,8 @@ def array_bytes(state: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(100_000 if machine.is_quick() else 1_000_000)
+    if ONE_SHOTS in sys.argv:
+        one_shots(int(sys.argv[-1]))
+    else:
+        main(100_000 if machine.is_quick() else 1_000_000)
+        compare_one_shots(200_000 if machine.is_quick() else 1_000_000)
