@@ -64,6 +64,7 @@ class App:
         self.address = ""  # of HTTP, once it listens
         self._host: LogHost | None = None
         self._is_built = False
+        self._gap = asyncio.Event()  # a part of the log was lost; what is left is being read
 
     @property
     def host(self) -> LogHost:
@@ -208,13 +209,14 @@ class App:
             "look": self._every(LOOK_S, self.vitals.look),
             "expire": self._every(EXPIRE_S, self.expire),
             "watch": watch.run(),
-            "ready": self._ready(),
+            "ready": self._keep_ready(),
+            "watchdog": self._watchdog(),
         }
 
     async def _drain(self, running: Sequence["asyncio.Task[Any]"]) -> None:
         """What is in the mailboxes is judged and stored; the last checkpoint makes the next start quick."""
         for task in running:
-            if task.get_name() in ("ticks", "checkpoints", "watch", "expire", "ready"):
+            if task.get_name() in ("ticks", "checkpoints", "watch", "expire", "ready", "watchdog"):
                 task.cancel()
         try:
             async with asyncio.timeout(DRAIN_S):
@@ -227,13 +229,23 @@ class App:
             task.cancel()
         await self.supervisor.stop()
 
-    async def _ready(self) -> None:
-        self.vitals.catch_up_to = await self.host.last_seq()
-        await self.pipeline.reached(self.vitals.catch_up_to)
+    async def _keep_ready(self) -> None:
+        """Ready when all that the log has is judged: at the start, and again after every gap."""
+        while True:
+            self._gap.clear()
+            await self._catch_up()
+            self.vitals.catching_up = None
+            self._notify.ready(f"listening on {self.address}")
+            log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
+            await self._gap.wait()
+
+    async def _catch_up(self) -> None:
+        last = self.vitals.catching_up = await self.host.last_seq()
+        await self.pipeline.reached(last)
         await self.supervisor.drained()
         await self._end_orphans()
-        self._notify.ready(f"listening on {self.address}")
-        log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
+
+    async def _watchdog(self) -> None:
         interval = sdnotify.watchdog_interval_s()
         while interval is not None:
             self._notify.watchdog()
@@ -302,7 +314,8 @@ class App:
 
     async def _lost(self, gap: Gap) -> None:
         await self.store.put_gap("log", gap.first, gap.last, "the log dropped them before they were read")
-        self.vitals.lost(gap, await self.host.last_seq())
+        self.vitals.lost(gap)
+        self._gap.set()
 
     # ---- what was set aside (daemon/http/poison.py) ----
 

@@ -52,7 +52,7 @@ class Vitals:
 
     def __init__(self, app: Whole, clock: Clock) -> None:
         self._app, self._clock = app, clock
-        self.catch_up_to: int | None = None  # the log's end at the start, or at the last gap; None: not known yet
+        self.catching_up: int | None = 0  # the log's end at the start, or at the last gap; None: all of it is judged
         self.stopping = False
         self._storage: tuple[str, str] = ("ok", "")
         self._gap: Gap | None = None
@@ -71,10 +71,10 @@ class Vitals:
             why.append(f"storage: {self._storage[0]}: {self._storage[1]}")
         if self._broker not in ("open", "connected"):
             why.append(f"log: {self._broker}")
-        if self.catch_up_to is None:
+        if self.catching_up == 0:
             why.append("starting")
-        elif self._position() < self.catch_up_to:
-            why.append(f"reading the log: at {self._position()} of {self.catch_up_to}")
+        elif self.catching_up is not None:
+            why.append(f"reading the log: at {self._position()} of {self.catching_up}")
         else:
             why += [f"actor {key} is not running" for key in self._app.supervisor.failed()]
         return why
@@ -134,10 +134,10 @@ class Vitals:
         self._broker = state
         self._app.telemetry.log_connected.set(state in ("open", "connected"))
 
-    def lost(self, gap: Gap, log_last: int) -> None:
+    def lost(self, gap: Gap) -> None:
         """Entries are gone: not ready until what is left has been read."""
         self._gap = gap
-        self.catch_up_to = log_last
+        self.catching_up = gap.last
 
     def delivery(self, news: News) -> None:
         """One attempt of dispatch."""

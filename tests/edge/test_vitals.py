@@ -1,12 +1,15 @@
 """What the gauges say once things have changed back."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from app_runner import ask, eventually, mqtt, running
+from app_runner import ask, eventually, mqtt, ready, running
 from system_tools import PORTS, Hooks, edit, profile, report, send, write
 
+from actors.metrics import kinds
 from config.diff import rules_digest
+from config.load import load
 from daemon.app import App
 from daemon.recovery import manifests
 
@@ -78,3 +81,32 @@ async def _waiting(app: App) -> bool:
 
 async def _not_waiting(app: App) -> bool:
     return not await _waiting(app)
+
+
+async def test_ready_means_judged_not_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write(tmp_path)
+    async with running(config) as app:
+        await send(mqtt(app), "t1", report(1))
+    held = asyncio.Event()
+    end_orphans = App._end_orphans
+
+    async def late(self: App) -> None:  # the last step of catching up; the mailboxes are drained before it
+        await held.wait()
+        await end_orphans(self)
+
+    monkeypatch.setattr(App, "_end_orphans", late)
+    app = App(config, load(config, kinds()))
+    task = asyncio.create_task(app.run())
+    try:
+        await eventually(lambda: _read_all(app))
+        assert (await ask(app, "GET", "/-/ready"))[0] == 503
+        held.set()
+        await eventually(lambda: ready(app, task))
+    finally:
+        held.set()
+        app.stop()
+        await asyncio.wait_for(task, 30)
+
+
+async def _read_all(app: App) -> bool:
+    return app._is_built and bool(app.vitals.catching_up) and app.pipeline.position >= app.vitals.catching_up
