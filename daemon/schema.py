@@ -72,6 +72,56 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
                WITHOUT ROWID""",
         ),
     ),
+    Migration(
+        "the control plane",
+        (
+            # `file` names the file that defines an object; NULL: the API does. Instants are ns.
+            """CREATE TABLE profiles (
+                 name TEXT PRIMARY KEY, body TEXT NOT NULL, version INTEGER NOT NULL, created_ns INTEGER NOT NULL,
+                 modified_ns INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
+            # `target` in its short form: all/things, thinggroup/NAME …
+            """CREATE TABLE targets (
+                 profile TEXT NOT NULL, target TEXT NOT NULL, PRIMARY KEY (profile, target)) WITHOUT ROWID""",
+            "CREATE INDEX targets_by_target ON targets (target, profile)",
+            """CREATE TABLE custom_metrics (
+                 name TEXT PRIMARY KEY, body TEXT NOT NULL, token TEXT, created_ns INTEGER NOT NULL,
+                 modified_ns INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
+            """CREATE TABLE dimensions (
+                 name TEXT PRIMARY KEY, body TEXT NOT NULL, token TEXT, created_ns INTEGER NOT NULL,
+                 modified_ns INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
+            # `resource` is the last part of the ARN: securityprofile/NAME, thinggroup/NAME …
+            """CREATE TABLE tags (
+                 resource TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (resource, key))
+               WITHOUT ROWID""",
+            # The registry. What is here may be both a file's and the API's; it goes when it is neither's.
+            """CREATE TABLE things (
+                 name TEXT PRIMARY KEY, id TEXT NOT NULL, type TEXT, billing_group TEXT,
+                 attributes TEXT NOT NULL DEFAULT '{}', version INTEGER NOT NULL DEFAULT 1,
+                 created_ns INTEGER NOT NULL, by_api INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
+            "CREATE INDEX things_by_type ON things (type, name) WHERE type IS NOT NULL",
+            "CREATE INDEX things_by_billing_group ON things (billing_group, name) WHERE billing_group IS NOT NULL",
+            """CREATE TABLE thing_groups (
+                 name TEXT PRIMARY KEY, id TEXT NOT NULL, parent TEXT, description TEXT,
+                 attributes TEXT NOT NULL DEFAULT '{}', version INTEGER NOT NULL DEFAULT 1,
+                 created_ns INTEGER NOT NULL, by_api INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
+            "CREATE INDEX thing_groups_by_parent ON thing_groups (parent, name)",
+            """CREATE TABLE members (
+                 thing_group TEXT NOT NULL, thing TEXT NOT NULL, by_api INTEGER NOT NULL, file TEXT,
+                 PRIMARY KEY (thing_group, thing)) WITHOUT ROWID""",
+            "CREATE INDEX members_by_thing ON members (thing, thing_group)",
+            """CREATE TABLE thing_types (
+                 name TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL, created_ns INTEGER NOT NULL,
+                 deprecated_ns INTEGER) WITHOUT ROWID""",
+            """CREATE TABLE billing_groups (
+                 name TEXT PRIMARY KEY, id TEXT NOT NULL, description TEXT, version INTEGER NOT NULL DEFAULT 1,
+                 created_ns INTEGER NOT NULL) WITHOUT ROWID""",
+            # Who changed what: `who` is an access key's id, or what stands for it (a file, "local").
+            """CREATE TABLE audit (
+                 id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, who TEXT NOT NULL,
+                 address TEXT NOT NULL, action TEXT NOT NULL, resource TEXT NOT NULL, detail TEXT NOT NULL)""",
+            "CREATE INDEX audit_by_time ON audit (time_ns)",
+        ),
+    ),
 )
 
 

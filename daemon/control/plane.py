@@ -1,0 +1,95 @@
+"""What the handlers of the API work on: read the tables, change them in one transaction, and the rest is told.
+
+A change is a function of the connection that runs in the store's one writing thread (it may run more than once, and
+does nothing but SQL): it checks and writes in the same transaction, and refuses by raising a `Refusal`, which undoes
+it. The audit trail gets its row in that transaction too. When it is committed the announcer hears of it, and what
+decides alarms goes into the log within a moment (`daemon/control/announce.py`).
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from config.kinds import Kinds
+from config.model import Account, Settings
+from daemon.control import audit
+from daemon.control.arns import arn_of, resource_of
+from daemon.store import Store
+
+T = TypeVar("T")
+Con = sqlite3.Connection
+
+
+def _nobody() -> None: ...
+
+
+class ControlPlane:
+    """The state that the API manages. `settings` gives the configuration in force."""
+
+    def __init__(
+        self, store: Store, kinds: Kinds, settings: Callable[[], Settings], clock: Callable[[], int],
+        on_change: Callable[[], None] = _nobody,
+    ) -> None:  # fmt: skip
+        self.store, self.kinds = store, kinds
+        self._settings, self._clock, self._on_change = settings, clock, on_change
+
+    @property
+    def account(self) -> Account:
+        return self._settings().account
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings()
+
+    def now_ns(self) -> int:
+        return self._clock()
+
+    def arn(self, resource: str) -> str:
+        """The ARN of a resource like "securityprofile/NAME"."""
+        return arn_of(self.account, resource)
+
+    def resource(self, arn: str) -> str:
+        """The resource that an ARN names. Raises `InvalidRequestException`."""
+        return resource_of(self.account, arn)
+
+    async def read(self, run: Callable[[Con], T]) -> T:
+        """Ask the tables, on a read-only connection in a thread. What `run` raises is raised here."""
+        return await self.store.read(run)
+
+    async def change(
+        self, run: Callable[[Con], T], actor: audit.Actor, action: str, resource: str, detail: Mapping[str, Any],
+        *, rules: bool = True,
+    ) -> T:  # fmt: skip
+        """Change the tables, audit row and all. `rules`: it may concern what decides alarms, or who is where."""
+        now_ns = self._clock()
+
+        def work(con: Con) -> T:
+            result = run(con)
+            audit.note(con, now_ns, actor, action, resource, detail)
+            return result
+
+        result = await self.store.write(work)
+        if rules:
+            self._on_change()
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an operation, parsed and validated against the service model.
+
+    `params` has the model's own names (`securityProfileName`); instants are integer ns; absent members are absent.
+    """
+
+    plane: ControlPlane
+    operation: str
+    params: Mapping[str, Any]
+    actor: audit.Actor
+
+    async def read(self, run: Callable[[Con], T]) -> T:
+        return await self.plane.read(run)
+
+    async def change(self, run: Callable[[Con], T], resource: str, *, rules: bool = True) -> T:
+        """Change the tables in the name of whoever calls."""
+        return await self.plane.change(run, self.actor, self.operation, resource, self.params, rules=rules)
