@@ -5,11 +5,11 @@ from collections.abc import Callable
 from config.behaviors import check_behaviors
 from config.endpoints import check_daemon
 from config.kinds import Kinds
-from config.model import Settings
+from config.model import Rules, Settings
 from config.objects import check_rules
-from config.problem import Finding, Place, Problem, problem
+from config.problem import Finding, Place, Problem, problem, shown
 
-__all__ = ["BehaviorProblem", "Places", "check", "check_behaviors"]
+__all__ = ["BehaviorProblem", "Places", "check", "check_behaviors", "check_merged"]
 
 BehaviorProblem = Finding
 Places = Callable[[Finding], Place]
@@ -23,6 +23,24 @@ def check(settings: Settings, kinds: Kinds, places: Places) -> tuple[list[Proble
     errors = [_placed(finding, places) for finding in findings if not finding.is_warning]
     warnings = [_placed(finding, places) for finding in findings if finding.is_warning]
     return sorted(errors, key=_order), sorted(warnings, key=_order)
+
+
+def check_merged(rules: Rules, kinds: Kinds) -> list[str]:
+    """What is wrong with rules that no file holds as a whole, in words that name the object: files' and the API's."""
+    return [_named(finding, rules) for finding in check_rules(rules, kinds) if not finding.is_warning]
+
+
+def _named(finding: Finding, rules: Rules) -> str:
+    match finding.path:
+        case ("profiles", int(at), *rest):
+            where = f"security profile {rules.profiles[at].security_profile_name}: {shown(tuple(rest))}"
+        case ("custom_metrics", int(at), *rest):
+            where = f"custom metric {rules.custom_metrics[at].metric_name}: {shown(tuple(rest))}"
+        case ("dimensions", int(at), *rest):
+            where = f"dimension {rules.dimensions[at].name}: {shown(tuple(rest))}"
+        case path:
+            where = shown(path)
+    return f"{where}: {finding.message}"
 
 
 def _placed(finding: Finding, places: Places) -> Problem:

@@ -85,7 +85,12 @@ def rules_from_bytes(data: bytes) -> Rules:
 
 def rules_digest(rules: Rules) -> str:
     """64 hex digits that name the rules: SHA-256 of `rules_bytes`."""
-    return hashlib.sha256(rules_bytes(rules)).hexdigest()
+    return digest_of(rules_bytes(rules))
+
+
+def digest_of(spelled: bytes) -> str:
+    """As `rules_digest`, of what `rules_bytes` gave."""
+    return hashlib.sha256(spelled).hexdigest()
 
 
 def _differing(old: Any, new: Any, name: str) -> list[str]:

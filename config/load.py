@@ -188,6 +188,10 @@ def _origins(reading: Reading, rules: Rules) -> Iterator[tuple[str, str]]:
     for collection, (kind, names) in named.items():
         for at, name in enumerate(names):
             yield f"{kind}/{name}", str(_part(reading, collection, at).document.file)
+    for name in rules.fleet.groups:
+        yield f"group/{name}", str(_part(reading, f"groups/{name}", 0).document.file)
+    if rules.fleet.things:  # one word for all: there may be a million
+        yield "things", ", ".join(sorted({str(part.document.file) for part in reading.parts["things"]}))
 
 
 # Objects, inline or in files

@@ -295,4 +295,5 @@ class Settings(Daemon, frozen=True):
     rules: Rules = Rules()
     sources: tuple[Path, ...] = ()
     origin: dict[str, str] = {}
-    """Which file defines an object: "profile/NAME", "custom-metric/NAME", "dimension/NAME" -> path."""
+    """Which file defines an object: "profile/NAME", "custom-metric/NAME", "dimension/NAME", "group/NAME" -> path, and
+    "things" -> the files that name things outside of groups."""

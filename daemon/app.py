@@ -17,13 +17,17 @@ import structlog
 from actors.controls import RETRY, Retry
 from actors.delivery import State
 from actors.metrics import kinds
-from config.diff import rules_digest, rules_from_bytes
+from config.diff import rules_from_bytes
 from config.load import Loaded
 from config.model import NS, Rules, Settings
 from daemon import sdnotify
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
 from daemon.clock import Clock, SystemClock, sleep
+from daemon.control import audit
+from daemon.control.announce import RULES, Announcer
+from daemon.control.plane import ControlPlane
+from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
 from daemon.http import ops, outbox, poison
@@ -35,7 +39,7 @@ from daemon.outbox import Row
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery, manifests
-from daemon.reload import Reloader, announce
+from daemon.reload import Reloader
 from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -44,7 +48,6 @@ from daemon.watch import Watch
 
 STORE: Final = "detectd.sqlite"
 CHECKPOINTS: Final = "checkpoints"
-RULES: Final = "rules"  # the digest of the last rules that were put into the log
 DRAIN_S: Final = 10.0
 REFRESH_S: Final = 1.0
 LOOK_S: Final = 5.0
@@ -100,6 +103,11 @@ class App:
         settings, clock, telemetry = self._settings, self._clock, self.telemetry
         self._notify = sdnotify.SdNotify.from_environment()
         self.vitals = Vitals(self, clock)
+        self.store = await Store.open(settings.data_dir / STORE, clock=clock.now_ns, on_condition=self.vitals.storage)
+        stack.push_async_callback(self.store.close)
+        self.rulebook = Rulebook(self.store, kinds(), self._config, clock.now_ns)
+        await self.rulebook.begin(settings)
+        self.plane = ControlPlane(self.store, kinds(), self._in_force, clock.now_ns, self._api_changed)
         app = application(telemetry)
         ops.add(app, self.vitals)
         poison.add(app, self)
@@ -108,9 +116,6 @@ class App:
         self.address = await server.start()
         stack.push_async_callback(server.stop)
         log.info("http.listening", address=self.address)
-
-        self.store = await Store.open(settings.data_dir / STORE, clock=clock.now_ns, on_condition=self.vitals.storage)
-        stack.push_async_callback(self.store.close)
 
         self._host = await open_host(settings, clock, telemetry, self.vitals.broker)
         stack.push_async_callback(self.host.stop)
@@ -151,11 +156,20 @@ class App:
         self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
         self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
         self.reloader = Reloader(
-            self._config, self._loaded, kinds(), self.dispatch, telemetry, self._apply_rules, self.bridges.apply
+            self._config, self._loaded, kinds(), self.dispatch, telemetry, self.rulebook, self.bridges.apply
         )
         self._after = after
         self.vitals.watch_counters()
-        await self._announce_rules(settings.rules)
+        self.announcer = Announcer(settings.rules, store, self.host.append, self.pipeline.reached, clock)
+        self.rulebook.announcer = self.announcer
+        await self.announcer.put(str(self._config))  # files may have changed while we were away: an entry too
+
+    def _in_force(self) -> Settings:
+        return self.reloader.settings if self._is_built else self._settings
+
+    def _api_changed(self) -> None:
+        if self._is_built:  # else the announcer looks when it begins
+            self.announcer.changed()
 
     async def _rules_before(self) -> Rules:
         """The rules before the log's first entry: none, unless it has dropped the entry that brought them."""
@@ -172,22 +186,13 @@ class App:
             self.telemetry.gaps.inc()
         return min(stored, log_last)
 
-    async def _announce_rules(self, rules: Rules) -> None:
-        """The files may have changed while we were away: that too is an entry of the log."""
-        if await self.store.get_meta(RULES) != rules_digest(rules):
-            await self._announce(rules, str(self._config))
-
-    async def _announce(self, rules: Rules, by: str) -> int:
-        position = await announce(rules, by, self.store, self.host.append)
-        await self.store.put_meta(RULES, rules_digest(rules))
-        return position
-
     # ---- run ----
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
             self._is_built = True
+            self.announcer.changed()  # by the API, while we started
             await self.bridges.apply(self._settings)
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
@@ -202,6 +207,7 @@ class App:
         self._watch = watch
         return {
             "host": self.host.watch(),
+            "announcer": self.announcer.run(),
             "pipeline": self.pipeline.run(self.host.reader, self._after),
             "ticks": ticks(self.pipeline, self.host.append, clock, self.telemetry),
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
@@ -216,7 +222,7 @@ class App:
     async def _drain(self, running: Sequence["asyncio.Task[Any]"]) -> None:
         """What is in the mailboxes is judged and stored; the last checkpoint makes the next start quick."""
         for task in running:
-            if task.get_name() in ("ticks", "checkpoints", "watch", "expire", "ready", "watchdog"):
+            if task.get_name() in ("ticks", "announcer", "checkpoints", "watch", "expire", "ready", "watchdog"):
                 task.cancel()
         try:
             async with asyncio.timeout(DRAIN_S):
@@ -274,6 +280,7 @@ class App:
     async def expire(self) -> None:
         """Forget what is too old: ended violations, and rules that nothing can name any more."""
         await self.store.expire()
+        await self.store.write(audit.forget)
         age_s = self.reloader.settings.log.max_age_s
         if age_s:  # 0: the log keeps its entries for ever, and they the rules that they name
             used = [manifest.rules for manifest in await manifests(self.store, self.host.identity.identity)]
@@ -292,9 +299,6 @@ class App:
         if body is None:
             raise LookupError(f"the log names rules {digest[:12]}… that the store does not have")
         return rules_from_bytes(body)
-
-    async def _apply_rules(self, rules: Rules) -> None:
-        await self.pipeline.reached(await self._announce(rules, str(self._config)))
 
     async def _files_changed(self) -> None:
         await self.reload()

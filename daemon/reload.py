@@ -9,17 +9,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
-from actors.controls import CHANGE
-from actors.controls import Change as RulesChange
 from actors.world import World
-from config.diff import Change, diff, rules_bytes, rules_digest
+from config.diff import Change, diff
 from config.kinds import Kinds
 from config.load import ConfigError, Loaded, load
 from config.model import Rules, Settings
 from daemon import logs
+from daemon.control.refusal import InvalidRequestException
 from daemon.dispatch import Dispatch, Plan
 from daemon.http.ops import Answer, Failed, Refused, Reloaded
 from daemon.notifiers import ReceiverError
@@ -30,15 +28,20 @@ APPLY_S: Final = 30.0  # how long a reload waits for its entry to come by in the
 log = structlog.get_logger(__name__)
 
 
-class Definitions(Protocol):
-    async def put_definition(self, digest: str, rules: bytes) -> None: ...
+class Rulebook(Protocol):
+    """Where files' rules and the API's become the rules in force (daemon/control/)."""
 
+    async def preview(self, files: Rules) -> Rules:
+        """What would be in force with these of files."""
+        ...
 
-async def announce(rules: Rules, by: str, store: Definitions, append: Callable[[str, bytes], Awaitable[int]]) -> int:
-    """Put new rules into the log: their content into the store first, then the entry that names them; its position."""
-    digest = rules_digest(rules)
-    await store.put_definition(digest, rules_bytes(rules))
-    return await append(CHANGE, msgspec.json.encode(RulesChange(digest, by)))
+    async def put_in_force(self, settings: Settings) -> None:
+        """Take a configuration's rules over, and wait until they are in force.
+
+        Raises:
+            InvalidRequestException: with what the API made, they make no valid whole. Nothing has changed.
+        """
+        ...
 
 
 class Reloader:
@@ -46,11 +49,11 @@ class Reloader:
 
     def __init__(
         self, path: Path, loaded: Loaded, kinds: Kinds, dispatch: Dispatch, telemetry: Telemetry,
-        apply_rules: Callable[[Rules], Awaitable[None]], apply_bridges: Callable[[Settings], Awaitable[None]],
+        rulebook: Rulebook, apply_bridges: Callable[[Settings], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.loaded, self.generation = loaded, 1
         self._path, self._kinds, self._dispatch, self._telemetry = path, kinds, dispatch, telemetry
-        self._apply_rules, self._apply_bridges = apply_rules, apply_bridges
+        self._rulebook, self._apply_bridges = rulebook, apply_bridges
         self._lock = asyncio.Lock()
         self.last_problems: tuple[str, ...] = ()
 
@@ -94,7 +97,8 @@ class Reloader:
             )
         try:
             plan = self._dispatch.prepare(loaded.settings.receivers)
-            await asyncio.to_thread(World, loaded.settings.rules, self._kinds, "")
+            rules = await self._rulebook.preview(loaded.settings.rules)
+            await asyncio.to_thread(World, rules, self._kinds, "")
         except ReceiverError as problem:
             return Refused((str(problem),))
         except Exception as problem:  # the reload's boundary: a bug in building leaves the old one in force
@@ -106,10 +110,12 @@ class Reloader:
         for warning in (*loaded.warnings, *plan.warnings):
             log.warning("config.warning", problem=str(warning))
         settings = loaded.settings
-        if change.rules_changed:
+        if change.rules_changed or settings.origin != self.settings.origin:
             try:
                 async with asyncio.timeout(APPLY_S):
-                    await self._apply_rules(settings.rules)
+                    await self._rulebook.put_in_force(settings)
+            except InvalidRequestException as problem:
+                return Refused(tuple(f"{self._path}: {one}" for one in problem.message.splitlines()))
             except TimeoutError:
                 return Failed(f"the log did not take the change within {APPLY_S:g} s; it takes effect when it does")
         await self._dispatch.apply(plan)

@@ -115,6 +115,18 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """CREATE TABLE billing_groups (
                  name TEXT PRIMARY KEY, id TEXT NOT NULL, description TEXT, version INTEGER NOT NULL DEFAULT 1,
                  created_ns INTEGER NOT NULL) WITHOUT ROWID""",
+            # Rules as the log names them are cut into pieces, which versions share (daemon/rule_pieces.py).
+            "CREATE TABLE pieces (digest BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+            # What the lists of violations filter by (daemon/violation_lists.py): what is rare has an index of its own.
+            "ALTER TABLE events ADD COLUMN verification_state TEXT NOT NULL DEFAULT 'UNKNOWN'",
+            """UPDATE events SET verification_state = coalesce((SELECT verification_state FROM violations
+                 WHERE violations.violation_id = events.violation_id), 'UNKNOWN')""",
+            "CREATE INDEX events_of_profile ON events (profile, time_ns, id)",
+            """CREATE INDEX events_verified ON events (verification_state, time_ns, id)
+                 WHERE verification_state <> 'UNKNOWN'""",
+            "CREATE INDEX events_not_static ON events (criteria_type, time_ns, id) WHERE criteria_type <> 'STATIC'",
+            "CREATE INDEX events_suppressed ON events (time_ns, id) WHERE suppressed = 1",
+            "CREATE INDEX violations_open_of_thing ON violations (thing, start_ns) WHERE end_ns IS NULL",
             # Who changed what: `who` is an access key's id, or what stands for it (a file, "local").
             """CREATE TABLE audit (
                  id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, who TEXT NOT NULL,

@@ -11,7 +11,6 @@ a notice that had gone out goes out once more under the same webhook-id.
 
 Instants are integer nanoseconds; `clock` gives the wall clock's.
 """
-# ruff: noqa: S608 - what is put into the SQL text are constants of ours; values are parameters
 
 import asyncio
 import sqlite3
@@ -27,12 +26,12 @@ from actors.delivery import State
 from actors.effects import Transition
 from actors.notice import Notice
 from config.model import NS, MetricValue
-from daemon import outbox, violations
+from daemon import outbox, rule_pieces, violations
 from daemon.database import Readers, StoreError, copy, open_to_write
-from daemon.violations import Committed, Violation, ViolationEvent
+from daemon.violations import Committed, Violation
 from daemon.writer import Condition, Writer, backoff_s
 
-__all__ = ["Counters", "Gap", "Poison", "Store", "StoreError", "Violation", "ViolationEvent"]
+__all__ = ["Counters", "Gap", "Poison", "Store", "StoreError", "Violation"]
 
 T = TypeVar("T")
 Con = sqlite3.Connection
@@ -190,31 +189,6 @@ class Store:
     async def violation(self, violation_id: str) -> Violation | None:
         return await self.read(lambda con: violations.violation(con, violation_id))
 
-    async def events(
-        self,
-        since_ns: int,
-        until_ns: int,
-        *,
-        thing: str | None = None,
-        profile: str | None = None,
-        criteria_type: str | None = None,
-        suppressed: bool | None = None,
-        verification_state: str | None = None,
-        before: tuple[int, int] | None = None,
-        limit: int = 250,
-    ) -> list[ViolationEvent]:
-        """Events with since ≤ time ≤ until, newest first. `before` is (time_ns, id) of the last one of the
-        previous page (spec.md §7.2).
-        """
-        wanted = {
-            "thing": thing,
-            "profile": profile,
-            "criteria_type": criteria_type,
-            "suppressed": suppressed,
-            "verification_state": verification_state,
-        }
-        return await self.read(lambda con: violations.events(con, since_ns, until_ns, wanted, before, limit))
-
     async def verify(self, violation_id: str, state: str, description: str | None) -> bool:
         """Someone judged a violation (spec.md §7.3); False where there is none of that id."""
         now_ns = self._clock()
@@ -274,18 +248,16 @@ class Store:
 
     async def put_definition(self, digest: str, rules: bytes) -> None:
         """The content that a configuration entry of the log names by its digest."""
-        await self._write("INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)", (digest, rules, self._clock()))
+        pieces, now_ns = await asyncio.to_thread(rule_pieces.cut, rules), self._clock()
+        await self.writer.submit(lambda con: rule_pieces.put(con, digest, pieces, now_ns))
 
     async def definition(self, digest: str) -> bytes | None:
-        rows = await self._rows("SELECT rules FROM definitions WHERE digest = ?", (digest,))
-        return rows[0][0] if rows else None
+        return await self.read(lambda con: rule_pieces.get(con, digest))
 
     async def drop_definitions(self, before_ns: int, keep: Iterable[str]) -> int:
         """Forget definitions stored before `before_ns`, which the log no longer names, except `keep`."""
         kept = tuple(keep)
-        marks = ",".join("?" * len(kept))
-        sql = f"DELETE FROM definitions WHERE time_ns < ? AND digest NOT IN ({marks})"
-        return await self._write(sql, (before_ns, *kept))
+        return await self.writer.submit(lambda con: rule_pieces.drop(con, before_ns, kept))
 
     async def put_gap(self, source: str, first: int, last: int, reason: str) -> bool:
         """Positions [first, last] were not judged. False: that was known already."""

@@ -1,4 +1,4 @@
-"""Violations and their events in SQL: what a transition changes, what the lists of spec.md §7 read.
+"""Violations and their events in SQL: what a transition changes (the lists: `daemon/violation_lists.py`).
 
 Plain functions of a connection, run by the store's writer or a reader. An event is recognised by its id: the log
 may be read again after a crash.
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from actors import notice as told
-from actors.effects import EventType, Transition
+from actors.effects import Transition
 from actors.notice import Notice
 from config.model import Behavior, MetricValue
 from daemon import outbox
@@ -41,24 +41,6 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     verified_ns: int | None
 
 
-class ViolationEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event (spec.md §7.1). `id` is for paging: unique, and increasing in the order of storing."""
-
-    id: int
-    event_id: str
-    violation_id: str
-    event_type: EventType
-    profile: str
-    thing: str
-    behavior: Behavior
-    value: MetricValue | None
-    time_ns: int
-    position: int
-    reason: str
-    verification_state: str
-    verification_description: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Committed:
     event_ids: list[str]
@@ -70,8 +52,9 @@ def commit(
 ) -> Committed:
     done = Committed([], [])
     for transition, receivers in routed:
-        body = told.message(transition, _verification(con, transition))
-        if _insert_event(con, transition, body):
+        verification = _verification(con, transition)
+        body = told.message(transition, verification)
+        if _insert_event(con, transition, body, verification):
             _insert_violation(con, transition)
             done.event_ids.append(told.event_id(transition.violation_id, transition.event_type))
             done.notices.extend(outbox.enqueue(con, transition, receivers, body, now_ns))
@@ -112,12 +95,13 @@ def _verification(con: Con, transition: Transition) -> str:
     return str(row[0]) if row else told.UNKNOWN
 
 
-def _insert_event(con: Con, t: Transition, body: bytes) -> bool:
+def _insert_event(con: Con, t: Transition, body: bytes, verification: str) -> bool:
     """False: it is stored already."""
     return (
         con.execute(
             "INSERT OR IGNORE INTO events (event_id, violation_id, event_type, profile, thing, criteria_type, "
-            "suppressed, time_ns, position, reason, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "suppressed, time_ns, position, reason, message, verification_state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 told.event_id(t.violation_id, t.event_type),
                 t.violation_id,
@@ -130,6 +114,7 @@ def _insert_event(con: Con, t: Transition, body: bytes) -> bool:
                 t.position,
                 t.reason,
                 body.decode(),
+                verification,
             ),
         ).rowcount
         > 0
@@ -184,26 +169,26 @@ def touch(con: Con, touched: Mapping[str, tuple[int, MetricValue | None]], noted
     put_positions(con, noted)
 
 
-_VIOLATION: Final = (
+VIOLATION: Final = (
     "violation_id, profile, thing, registered, behavior, start_ns, last_violation_ns, last_value, end_ns, "
     "verification_state, verification_description, verified_ns"
 )
 _behavior = msgspec.json.Decoder(Behavior)
 _value = msgspec.json.Decoder(MetricValue)
-_message = msgspec.json.Decoder(told.Message)
 
 
 def active(con: Con) -> list[Violation]:
-    rows = con.execute(f"SELECT {_VIOLATION} FROM violations WHERE end_ns IS NULL ORDER BY start_ns, violation_id")
-    return [_read_violation(row) for row in rows]
+    rows = con.execute(f"SELECT {VIOLATION} FROM violations WHERE end_ns IS NULL ORDER BY start_ns, violation_id")
+    return [read_violation(row) for row in rows]
 
 
 def violation(con: Con, violation_id: str) -> Violation | None:
-    row = con.execute(f"SELECT {_VIOLATION} FROM violations WHERE violation_id = ?", (violation_id,)).fetchone()
-    return None if row is None else _read_violation(row)
+    row = con.execute(f"SELECT {VIOLATION} FROM violations WHERE violation_id = ?", (violation_id,)).fetchone()
+    return None if row is None else read_violation(row)
 
 
-def _read_violation(row: tuple[Any, ...]) -> Violation:
+def read_violation(row: tuple[Any, ...]) -> Violation:
+    """The violation of a row of `VIOLATION`."""
     name, profile, thing, registered, behavior, start_ns, last_ns, value, end_ns, state, description, verified = row
     return Violation(
         violation_id=name,
@@ -221,66 +206,13 @@ def _read_violation(row: tuple[Any, ...]) -> Violation:
     )
 
 
-_FILTERS: Final = {
-    "thing": "e.thing = ?",
-    "profile": "e.profile = ?",
-    "criteria_type": "e.criteria_type = ?",
-    "suppressed": "e.suppressed = ?",
-    "verification_state": "v.verification_state = ?",
-}
-
-
-def events(
-    con: Con,
-    since_ns: int,
-    until_ns: int,
-    wanted: Mapping[str, Any],
-    before: tuple[int, int] | None,
-    limit: int,
-) -> list[ViolationEvent]:
-    filters = {name: value for name, value in wanted.items() if value is not None}
-    clauses = ["e.time_ns >= ?", "(e.time_ns, e.id) < (?, ?)", *(_FILTERS[name] for name in filters)]
-    rows = con.execute(
-        "SELECT e.id, e.event_id, e.violation_id, e.event_type, e.profile, e.thing, e.time_ns, e.position, e.reason, "
-        "e.message, v.verification_state, v.verification_description "
-        "FROM events e JOIN violations v ON v.violation_id = e.violation_id "
-        f"WHERE {' AND '.join(clauses)} ORDER BY e.time_ns DESC, e.id DESC LIMIT ?",
-        (since_ns, *_earlier(until_ns, before), *filters.values(), limit),
-    )
-    return [_read_event(row) for row in rows]
-
-
-def _earlier(until_ns: int, before: tuple[int, int] | None) -> tuple[int, int]:
-    end = (until_ns + 1, 0)
-    return end if before is None else min(before, end)
-
-
-def _read_event(row: tuple[Any, ...]) -> ViolationEvent:
-    row_id, name, violation_id, event_type, profile, thing, time_ns, position, reason, text, state, description = row
-    message = _message.decode(text)
-    return ViolationEvent(
-        id=row_id,
-        event_id=name,
-        violation_id=violation_id,
-        event_type=event_type,
-        profile=profile,
-        thing=thing,
-        behavior=message.behavior,
-        value=message.metric_value,
-        time_ns=time_ns,
-        position=position,
-        reason=reason,
-        verification_state=state,
-        verification_description=description,
-    )
-
-
 def verify(con: Con, violation_id: str, state: str, description: str | None, now_ns: int) -> bool:
     changed = con.execute(
         "UPDATE violations SET verification_state = ?, verification_description = ?, verified_ns = ? "
         "WHERE violation_id = ?",
         (state, description, now_ns, violation_id),
     )
+    con.execute("UPDATE events SET verification_state = ? WHERE violation_id = ?", (state, violation_id))
     return changed.rowcount > 0
 
 

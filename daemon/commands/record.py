@@ -5,6 +5,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import msgspec
 
@@ -14,6 +15,7 @@ from actors.metrics import kinds
 from config.diff import rules_from_bytes
 from config.load import load
 from config.model import Rules, Settings
+from daemon import rule_pieces
 from daemon.app import STORE
 from daemon.log import Gap, LogReader
 from daemon.reach import access, control
@@ -38,13 +40,13 @@ async def _record(settings: Settings, first: int | None, last: int | None) -> No
         info = await reader.info()
     first = max(info.first, first or info.first)
     last = min(info.last, last or info.last)
-    definitions = _definitions(settings)
 
     async def definition(digest: str) -> Rules:
-        return definitions[digest]
+        return _definition(settings, digest)
 
     out = sys.stdout.buffer
-    out.write(header(info.identity, definitions.get(await _rules_before(settings, first), Rules())))
+    before = await _rules_before(settings, first)
+    out.write(header(info.identity, await definition(before) if before else Rules()))
     async for line in lines(_present(reader, first, last), definition):
         out.write(line)
     out.flush()
@@ -72,9 +74,9 @@ async def _rules_before(settings: Settings, first: int) -> str:
             digest = msgspec.json.decode(message.data, type=Change).digest
 
 
-def _definitions(settings: Settings) -> dict[str, Rules]:
-    path = settings.data_dir / STORE
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
-        rows = store.execute("SELECT digest, rules FROM definitions").fetchall()
-    store.close()
-    return {digest: rules_from_bytes(bytes(rules)) for digest, rules in rows}
+def _definition(settings: Settings, digest: str) -> Rules:
+    with closing(sqlite3.connect(f"file:{settings.data_dir / STORE}?mode=ro", uri=True)) as store:
+        body = rule_pieces.get(store, digest)
+    if body is None:
+        raise LookupError(f"the log names rules {digest[:12]}… that the store does not have")
+    return rules_from_bytes(body)

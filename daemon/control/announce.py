@@ -1,0 +1,91 @@
+"""What the tables say goes into the log: the one place where the files' rules and the API's become the rules in force.
+
+A change through the API is in force within a moment of its answer; many in a row are taken together, and after one
+that took long there is a rest, so that a large registry under change costs a share of the time and not all of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from actors.controls import CHANGE
+from actors.controls import Change as RulesChange
+from config.diff import digest_of, rules_bytes
+from config.merge import merged
+from config.model import NS, Rules
+from daemon.clock import Clock, sleep
+from daemon.control.rules import Con, api_rules
+
+T = TypeVar("T")
+RULES: Final = "rules"  # the key under which the store remembers the digest of the last announced rules
+GATHER_S: Final = 0.05  # changes that come together are one entry
+REST: Final = 5  # times as long as the last change took
+RETRY_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Shelf(Protocol):
+    """The part of the store that keeps definitions."""
+
+    async def put_definition(self, digest: str, rules: bytes) -> None: ...
+    async def get_meta(self, key: str) -> str | None: ...
+    async def put_meta(self, key: str, value: str) -> None: ...
+    async def read(self, run: Callable[[Con], T]) -> T: ...
+
+
+class Announcer:
+    """Puts new rules into the log. `files` are the rules of the configuration in force."""
+
+    def __init__(
+        self, files: Rules, shelf: Shelf, append: Callable[[str, bytes], Awaitable[int]],
+        reached: Callable[[int], Awaitable[None]], clock: Clock,
+    ) -> None:  # fmt: skip
+        self.files = files
+        self.announced = 0  # entries written
+        self._shelf, self._append, self._reached, self._clock = shelf, append, reached, clock
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    def changed(self) -> None:
+        """The API has changed the tables."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Announce what the API changes, for ever."""
+        while True:
+            await self._changed.wait()
+            await sleep(self._clock, GATHER_S)
+            self._changed.clear()
+            began = self._clock.monotonic_ns()
+            try:
+                await self.announce("api")
+            except (OSError, ConnectionError, TimeoutError) as problem:  # the log is away: it is said elsewhere
+                log.warning("rules.not-announced", error=repr(problem), again_in_s=RETRY_S)
+                self._changed.set()
+                await sleep(self._clock, RETRY_S)
+            await sleep(self._clock, REST * (self._clock.monotonic_ns() - began) / NS)
+
+    async def announce(self, by: str, files: Rules | None = None) -> None:
+        """Put the rules that should be in force into the log, and wait until they are. `files`: new ones."""
+        position = await self.put(by, files)
+        if position is not None:
+            await self._reached(position)
+
+    async def put(self, by: str, files: Rules | None = None) -> int | None:
+        """As `announce`, without the wait: the entry's position, None where nothing has changed."""
+        async with self._turn:
+            self.files = self.files if files is None else files
+            rules = await asyncio.to_thread(merged, self.files, await self._shelf.read(api_rules))
+            body = await asyncio.to_thread(rules_bytes, rules)
+            digest = digest_of(body)
+            if await self._shelf.get_meta(RULES) == digest:
+                return None
+            await self._shelf.put_definition(digest, body)
+            position = await self._append(CHANGE, msgspec.json.encode(RulesChange(digest, by)))
+            await self._shelf.put_meta(RULES, digest)
+            self.announced += 1
+            return position

@@ -1,0 +1,105 @@
+"""Alarms: what is open, what happened, and what people make of it (spec.md §7, §10.4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from actors import notice
+from config.model import Behavior, MetricValue
+from daemon import violation_lists as lists
+from daemon import violations
+from daemon.control.plane import Call
+from daemon.control.refusal import InvalidRequestException, ResourceNotFoundException
+from daemon.http.aws.paging import page_size, start_of, token_of
+from daemon.violation_lists import ActivePlace, EventPlace, ViolationEvent, Wanted
+from daemon.violations import Con, Violation
+
+Answer = dict[str, Any]
+
+
+async def list_active_violations(call: Call) -> Answer:
+    wanted, before, size = _wanted(call.params), start_of(call.params, ActivePlace), page_size(call.params)
+
+    def read(con: Con) -> tuple[list[Violation], ActivePlace | None]:
+        if wanted.profile is not None and not _is_profile(con, wanted.profile):
+            raise ResourceNotFoundException(f"there is no security profile {wanted.profile}")
+        return lists.active(con, wanted, before, size)
+
+    found, place = await call.read(read)
+    return {"activeViolations": [_active(one) for one in found], **_next(place)}
+
+
+async def list_violation_events(call: Call) -> Answer:
+    since, until = call.params["startTime"], call.params["endTime"]
+    if since > until:
+        raise InvalidRequestException("startTime is after endTime")
+    wanted, before, size = _wanted(call.params), start_of(call.params, EventPlace), page_size(call.params)
+    found, place = await call.read(lambda con: lists.events(con, since, until, wanted, before, size))
+    return {"violationEvents": [_event(one) for one in found], **_next(place)}
+
+
+async def put_verification_state_on_violation(call: Call) -> Answer:
+    """Any state may follow any other; a missing description clears the one before (spec.md §7.3)."""
+    name, state = call.params["violationId"], call.params["verificationState"]
+    description = call.params.get("verificationStateDescription")
+    now_ns = call.plane.now_ns()
+
+    def verify(con: Con) -> None:
+        if not violations.verify(con, name, state, description, now_ns):
+            raise InvalidRequestException(f"there is no violation {name}")
+
+    await call.change(verify, f"violation/{name}", rules=False)
+    return {}
+
+
+def _wanted(params: Mapping[str, Any]) -> Wanted:
+    return Wanted(
+        thing=params.get("thingName"),
+        profile=params.get("securityProfileName"),
+        criteria_type=params.get("behaviorCriteriaType"),
+        suppressed=params.get("listSuppressedAlerts"),
+        verification_state=params.get("verificationState"),
+    )
+
+
+def _is_profile(con: Con, name: str) -> bool:
+    return con.execute("SELECT 1 FROM profiles WHERE name = ?", (name,)).fetchone() is not None
+
+
+def _next(place: object) -> Answer:
+    return {} if place is None else {"nextToken": token_of(place)}
+
+
+def _active(violation: Violation) -> Answer:
+    return {
+        "violationId": violation.violation_id,
+        "thingName": violation.thing,
+        "securityProfileName": violation.profile,
+        "behavior": _plain(violation.behavior),
+        "lastViolationValue": _plain(violation.last_violation_value),
+        "violationEventAdditionalInfo": notice.additional_info(violation.behavior),
+        "verificationState": violation.verification_state,
+        "verificationStateDescription": violation.verification_description,
+        "lastViolationTime": violation.last_violation_ns,
+        "violationStartTime": violation.start_ns,
+    }
+
+
+def _event(event: ViolationEvent) -> Answer:
+    return {
+        "violationId": event.violation_id,
+        "thingName": event.thing,
+        "securityProfileName": event.profile,
+        "behavior": _plain(event.behavior),
+        "metricValue": _plain(event.value),
+        "violationEventAdditionalInfo": notice.additional_info(event.behavior),
+        "violationEventType": event.event_type,
+        "verificationState": event.verification_state,
+        "verificationStateDescription": event.verification_description,
+        "violationEventTime": event.time_ns,
+    }
+
+
+def _plain(value: Behavior | MetricValue | None) -> Answer | None:
+    return None if value is None else msgspec.to_builtins(value)
