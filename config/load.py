@@ -191,7 +191,12 @@ def _origins(reading: Reading, rules: Rules) -> Iterator[tuple[str, str]]:
     for name in rules.fleet.groups:
         yield f"group/{name}", str(_part(reading, f"groups/{name}", 0).document.file)
     if rules.fleet.things:  # one word for all: there may be a million
-        yield "things", ", ".join(sorted({str(part.document.file) for part in reading.parts["things"]}))
+        yield "things", ", ".join(sorted(_files_with_things(reading.parts["things"], len(rules.fleet.things))))
+
+
+def _files_with_things(parts: list[Part], count: int) -> set[str]:
+    ends = [*(part.first for part in parts[1:]), count]
+    return {str(part.document.file) for part, end in zip(parts, ends, strict=True) if end > part.first}
 
 
 # Objects, inline or in files

@@ -189,6 +189,9 @@ fleet: [fleet-*.yaml, {things: [t3], groups: {g3: {parent: g1}}}]
         "custom-metric/m2": str(folder_ / "m.yaml"),
         "custom-metric/inline": str(folder_ / "main.yaml"),
         "dimension/D": str(folder_ / "d.json"),
+        "group/g1": str(folder_ / "fleet-1.yaml"),
+        "group/g3": str(folder_ / "main.yaml"),
+        "things": ", ".join(str(folder_ / name) for name in ("fleet-1.yaml", "fleet-2.yaml", "main.yaml")),
     }
     assert loaded.folders == (folder_,)
 
