@@ -18,6 +18,7 @@ from config.merge import merged
 from config.model import NS, Rules
 from daemon.clock import Clock, sleep
 from daemon.control.rules import Con, api_rules
+from daemon.log_writer import NotStored
 
 T = TypeVar("T")
 RULES: Final = "rules"  # the key under which the store remembers the digest of the last announced rules
@@ -63,7 +64,7 @@ class Announcer:
             began = self._clock.monotonic_ns()
             try:
                 await self.announce("api")
-            except (OSError, ConnectionError, TimeoutError) as problem:  # the log is away: it is said elsewhere
+            except NotStored as problem:  # the log is away
                 log.warning("rules.not-announced", error=repr(problem), again_in_s=RETRY_S)
                 self._changed.set()
                 await sleep(self._clock, RETRY_S)

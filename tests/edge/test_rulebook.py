@@ -17,6 +17,7 @@ from config.model import NS, CustomMetric, Rules, SecurityProfile, Settings
 from daemon.control.announce import Announcer
 from daemon.control.definitions import metric_body, profile_body
 from daemon.control.rulebook import Rulebook, RulesConflict
+from daemon.log_writer import NotStored
 from daemon.store import Store
 
 START_NS = 1_767_323_100 * NS
@@ -204,7 +205,7 @@ async def test_changes_that_come_together_are_one_entry(rig: Rig) -> None:
 
 
 async def test_a_log_that_is_away_is_asked_again(rig: Rig) -> None:
-    failures = iter([ConnectionError("away"), TimeoutError()])
+    failures = iter([NotStored("away"), NotStored("still away")])
     append = rig.append
 
     async def failing(subject: str, payload: bytes) -> int:
