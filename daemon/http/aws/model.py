@@ -1,0 +1,92 @@
+"""The service model: what operations there are, and what their members look like. botocore's copy of AWS's own.
+
+Loading takes a fifth of a second: `load` once, in a thread, before the first request needs it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from daemon.http.aws.members import Reader, Writer, from_json, from_text, to_json
+
+BODY: Final = ""  # the location of what is in the body
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A member of a request that is not in the body."""
+
+    member: str
+    name: str  # of the label, query parameter or header
+    location: str  # uri | querystring | header
+    read: Reader = field(compare=False)
+    is_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation, ready to be answered."""
+
+    name: str
+    method: str
+    uri: str
+    status: int
+    parts: tuple[Part, ...]
+    body: Mapping[str, tuple[str, Reader]] = field(compare=False)  # name in JSON -> member
+    required: frozenset[str]
+    write: Writer = field(compare=False)
+
+
+@cache
+def load() -> Mapping[str, Operation]:
+    """All operations by name."""
+    service = _service()
+    return {name: _operation(service.operation_model(name)) for name in service.operation_names}
+
+
+@cache
+def status_of(code: str) -> int | None:
+    """The HTTP status of an exception of the model; None where the model has none of that name."""
+    service = _service()
+    if code not in service.shape_names:
+        return None
+    return int(service.shape_for(code).metadata["error"]["httpStatusCode"])
+
+
+@cache
+def _service() -> Any:
+    from botocore.loaders import Loader  # noqa: PLC0415  # a tenth of a second that a start need not wait for
+    from botocore.model import ServiceModel  # noqa: PLC0415
+
+    return ServiceModel(Loader().load_service_model("iot", "service-2"), "iot")
+
+
+def _operation(model: Any) -> Operation:
+    members = model.input_shape.members if model.input_shape else {}
+    located = {name: shape.serialization.get("location", BODY) for name, shape in members.items()}
+    return Operation(
+        name=model.name,
+        method=model.http["method"],
+        uri=model.http["requestUri"].partition("?")[0],
+        status=int(model.http.get("responseCode", 200)),
+        parts=tuple(_part(name, members[name]) for name, location in located.items() if location != BODY),
+        body={
+            members[name].serialization.get("name", name): (name, from_json(members[name]))
+            for name, location in located.items()
+            if location == BODY
+        },
+        required=frozenset(model.input_shape.required_members if model.input_shape else ()),
+        write=to_json(model.output_shape) if model.output_shape else _nothing,
+    )
+
+
+def _part(member: str, shape: Any) -> Part:
+    is_list = shape.type_name == "list"
+    read = from_text(shape.member if is_list else shape)
+    return Part(member, shape.serialization["name"], shape.serialization["location"], read, is_list)
+
+
+def _nothing(value: Any) -> dict[str, Any]:
+    assert not value, "an operation without output has nothing to say"
+    return {}
