@@ -1,7 +1,7 @@
 """Which profiles, custom metrics, dimensions and fleets are valid, alone and together (spec.md §5, §6, §10.7, §11)."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from config.behaviors import NAME, NAME_RULE, check_behaviors, check_dimension, metrics_of, unknown_metric
@@ -47,11 +47,12 @@ def _custom_metrics(rules: Rules) -> Found:
     if len(rules.custom_metrics) > CUSTOM_METRICS_MAX:
         yield _at(f"{len(rules.custom_metrics)} custom metrics; at most {CUSTOM_METRICS_MAX}", "custom_metrics")
     for at, metric in enumerate(rules.custom_metrics):
-        for found in _custom_metric(metric):
+        for found in check_one_custom_metric(metric):
             yield found.below("custom_metrics", at)
 
 
-def _custom_metric(metric: CustomMetric) -> Found:
+def check_one_custom_metric(metric: CustomMetric) -> Found:
+    """What is wrong with a custom metric alone; paths begin inside it."""
     if not NAME.fullmatch(metric.metric_name):
         yield _at(f"a custom metric's name {NAME_RULE}", "metricName")
     elif metric.metric_name.startswith("aws:"):
@@ -69,11 +70,12 @@ def _dimensions(rules: Rules) -> Found:
     if len(rules.dimensions) > DIMENSIONS_MAX:
         yield _at(f"{len(rules.dimensions)} dimensions; at most {DIMENSIONS_MAX}", "dimensions")
     for at, dimension in enumerate(rules.dimensions):
-        for found in _dimension(dimension):
+        for found in check_one_dimension(dimension):
             yield found.below("dimensions", at)
 
 
-def _dimension(dimension: Dimension) -> Found:
+def check_one_dimension(dimension: Dimension) -> Found:
+    """What is wrong with a dimension alone; paths begin inside it."""
     if not NAME.fullmatch(dimension.name):
         yield _at(f"a dimension's name {NAME_RULE}", "name")
     if not 1 <= len(dimension.string_values) <= FILTERS_MAX:
@@ -140,34 +142,39 @@ def _ancestry(fleet: Fleet, name: str, parent: str) -> Found:
 
 def _profiles(rules: Rules, kinds: Kinds) -> Found:
     yield from _twice((profile.security_profile_name for profile in rules.profiles), "profiles", "securityProfileName")
-    metrics = metrics_of(kinds, rules.custom_metrics)
     attached: dict[str, int] = {}
     for at, profile in enumerate(rules.profiles):
-        for found in [*_profile(profile, rules, kinds), *_retained(profile, metrics, rules)]:
+        for found in check_one_profile(profile, rules, kinds):
             yield found.below("profiles", at)
         for found in _targets(profile, rules.fleet, attached):
             yield found.below("profiles", at)
 
 
-def _profile(profile: SecurityProfile, rules: Rules, kinds: Kinds) -> Found:
+def check_one_profile(profile: SecurityProfile, rules: Rules, kinds: Kinds) -> Found:
+    """What is wrong with a profile, or odd, but for its targets; paths begin inside it.
+
+    Of `rules`, what a profile may refer to counts: custom metrics, dimensions, limits.
+    """
     name = profile.security_profile_name
     if not NAME.fullmatch(name):
         yield _at(f"a security profile's name {NAME_RULE}", "securityProfileName")
     if profile.security_profile_description is not None:
         yield from _printable(profile.security_profile_description, 1000, "securityProfileDescription")
-    yield from _quotas(profile)
+    yield from check_quotas(profile.behaviors)
     given = (profile.behaviors, kinds, rules.custom_metrics, rules.dimensions, rules.limits)
     for found in check_behaviors(*given, profile=name):
         yield found.below("behaviors")
     yield from _alert_targets(profile)
     yield from _export(profile)
     yield from _tags(profile.tags)
+    yield from _retained(profile, metrics_of(kinds, rules.custom_metrics), rules)
 
 
-def _quotas(profile: SecurityProfile) -> Found:
-    if len(profile.behaviors) > BEHAVIORS_MAX:
-        yield _at(f"{len(profile.behaviors)} behaviors; a security profile has at most {BEHAVIORS_MAX}", "behaviors")
-    elements = sum(map(_elements, profile.behaviors))
+def check_quotas(behaviors: Sequence[Behavior]) -> Found:
+    """Whether a profile has too many behaviors, or too much in them (spec.md §11)."""
+    if len(behaviors) > BEHAVIORS_MAX:
+        yield _at(f"{len(behaviors)} behaviors; a security profile has at most {BEHAVIORS_MAX}", "behaviors")
+    elements = sum(map(_elements, behaviors))
     if elements > ELEMENTS_MAX:
         message = f"{elements} cidrs, ports, numbers and strings in all behaviors; at most {ELEMENTS_MAX}"
         yield _at(message, "behaviors")
