@@ -21,6 +21,7 @@ from config.diff import rules_from_bytes
 from config.load import Loaded
 from config.model import NS, Rules, Settings
 from daemon import sdnotify
+from daemon.access import Access
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
 from daemon.clock import Clock, SystemClock, sleep
@@ -31,6 +32,7 @@ from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
 from daemon.http import ops, outbox, poison
+from daemon.http.aws import endpoint
 from daemon.http.server import Server, application, context
 from daemon.lock import hold
 from daemon.log import Gap
@@ -112,6 +114,9 @@ class App:
         ops.add(app, self.vitals)
         poison.add(app, self)
         outbox.add(app, self)
+        api = endpoint.Endpoint(self.plane, Access(), telemetry)
+        endpoint.add(app, api)
+        self._preparing = asyncio.create_task(asyncio.to_thread(api.prepare), name="service model")
         server = Server(app, settings.http.listen, telemetry, tls=context(settings.http.tls))
         self.address = await server.start()
         stack.push_async_callback(server.stop)

@@ -137,6 +137,11 @@ class Telemetry:
     def refused(self, reason: str) -> None:
         self.http_refused.labels(reason).inc()
 
+    # What the AWS API tells (daemon/http/aws/endpoint.py).
+
+    def called(self, operation: str, code: str) -> None:
+        self.api_requests.labels(operation, code).inc()
+
     def watch_bridge(self, bridge: str, counts: BridgeCounts) -> None:
         """Read a bridge's numbers from where it keeps them, until `forget_bridge`."""
         self.bridge_connected.labels(bridge).set_function(lambda: float(counts.connected))
@@ -272,6 +277,7 @@ class Telemetry:
         self.ready = self._gauge("ready", "1 while /-/ready says yes.")
         self.http_requests = self._counter("http_requests", "HTTP requests answered.", "code")
         self.http_refused = self._counter("http_refused", "Connections and requests turned away, by reason.", "reason")
+        self.api_requests = self._counter("api_requests", "Requests to the AWS API, by outcome.", "operation", "code")
         self.logs_suppressed = Total(self.registry, "detectd_log_lines_suppressed", "Log lines held back in a flood.")
         self.actor_failures = self._gauge("actors_failed", "Actors that were given up.")
         build = self._gauge("build_info", "The running program; always 1.", "version", "python")
