@@ -1,20 +1,27 @@
-"""Security profiles in the tables (spec.md §5): rows, checks against what else there is, and their targets."""
+"""Security profiles in the tables (spec.md §5): rows, checks against what else there is, and who uses what."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
+
+import msgspec
 
 from config.kinds import Kinds
 from config.model import Limits, Rules, SecurityProfile
-from config.objects import PROFILES_PER_TARGET_MAX, check_one_profile
-from config.problem import Finding, shown
+from config.objects import check_one_profile, check_quotas
 from daemon.control import tags
+from daemon.control.checked import refuse
 from daemon.control.definitions import dimension_from, metric_from, profile_body, profile_from
 from daemon.control.owned import refuse_if_of_file
-from daemon.control.refusal import InvalidRequestException, LimitExceededException, ResourceNotFoundException
+from daemon.control.refusal import InvalidRequestException, ResourceNotFoundException
 
 Con = sqlite3.Connection
+Named = Callable[[SecurityProfile], set[str]]
+
+PROFILES_MAX: Final = 10_000
+"""AWS publishes no quota; a table has a bound."""
 
 _COLUMNS: Final = "name, body, version, created_ns, modified_ns, file"
 
@@ -41,7 +48,7 @@ def resource(name: str) -> str:
 
 def find(con: Con, name: str) -> Stored | None:
     row = con.execute(f"SELECT {_COLUMNS} FROM profiles WHERE name = ?", (name,)).fetchone()  # noqa: S608
-    return None if row is None else _stored(row)
+    return None if row is None else Stored(name, profile_from(name, row[1]), *row[2:])
 
 
 def get(con: Con, name: str) -> Stored:
@@ -59,26 +66,19 @@ def to_change(con: Con, name: str) -> Stored:
     return found
 
 
-def everyone(con: Con) -> Iterator[Stored]:
-    """All, by name."""
-    for row in con.execute(f"SELECT {_COLUMNS} FROM profiles ORDER BY name"):  # noqa: S608
-        yield _stored(row)
-
-
-def _stored(row: tuple[str, str, int, int, int, str | None]) -> Stored:
-    name, body, *rest = row
-    return Stored(name, profile_from(name, body), *rest)  # type: ignore[arg-type]  # a row has its columns
-
-
 def insert(con: Con, profile: SecurityProfile, now_ns: int) -> None:
+    """Raises `InvalidRequestException` where there are `PROFILES_MAX`: its model knows no LimitExceededException."""
+    (count,) = con.execute("SELECT count(*) FROM profiles").fetchone()
+    if count >= PROFILES_MAX:
+        raise InvalidRequestException(f"there are {count} security profiles, as many as there may be")
     row = (profile.security_profile_name, profile_body(profile), now_ns, now_ns)
     con.execute("INSERT INTO profiles (name, body, version, created_ns, modified_ns) VALUES (?, ?, 1, ?, ?)", row)
 
 
 def update(con: Con, profile: SecurityProfile, now_ns: int) -> None:
-    """The next version."""
+    """The next version, whether or not anything differs."""
     con.execute(
-        "UPDATE profiles SET body = ?, version = version + 1, modified_ns = ? WHERE name = ?",
+        "UPDATE profiles SET body = ?, version = version + 1, modified_ns = max(modified_ns, ?) WHERE name = ?",
         (profile_body(profile), now_ns, profile.security_profile_name),
     )
 
@@ -90,42 +90,51 @@ def delete(con: Con, name: str) -> None:
     tags.drop(con, resource(name))
 
 
+def same(stored: Stored, profile: SecurityProfile) -> bool:
+    """Whether a profile says what is stored already, tags and targets aside."""
+    return profile_body(stored.profile) == profile_body(profile)
+
+
 def check(con: Con, profile: SecurityProfile, kinds: Kinds, limits: Limits) -> None:
-    """Raises `InvalidRequestException` with every problem."""
-    problems = [f"{shown(each.path)}: {each.message}" for each in findings(con, profile, kinds, limits)]
-    if problems:
-        raise InvalidRequestException("; ".join(problems))
+    """Raises `InvalidRequestException` with every problem of a profile, but for its tags and targets."""
+    refuse(check_quotas(profile.behaviors))  # first: what follows then looks at no more than a quota allows
+    refuse(check_one_profile(profile, scope(con, limits), kinds))
 
 
-def findings(con: Con, profile: SecurityProfile, kinds: Kinds, limits: Limits) -> list[Finding]:
-    """What is wrong with a profile among the metrics and dimensions that there are."""
-    rules = Rules(
+def scope(con: Con, limits: Limits) -> Rules:
+    """What a behavior may refer to: the custom metrics and dimensions of files and API, and the limits."""
+    return Rules(
         custom_metrics=tuple(metric_from(*row) for row in con.execute("SELECT name, body FROM custom_metrics")),
         dimensions=tuple(dimension_from(*row) for row in con.execute("SELECT name, body FROM dimensions")),
         limits=limits,
     )
-    return [each for each in check_one_profile(profile, rules, kinds) if not each.is_warning]
 
 
-def using_metric(con: Con, metric: str) -> list[str]:
-    """The profiles that name a metric, by name."""
-    return [each.name for each in everyone(con) if metric in _metrics(each.profile)]
+# ---- lists ----
 
 
-def using_dimension(con: Con, dimension: str) -> list[str]:
-    """The profiles that name a dimension, by name."""
-    return [each.name for each in everyone(con) if dimension in _dimensions(each.profile)]
+def names(con: Con, after: str, most: int) -> list[str]:
+    """The next names in their order."""
+    rows = con.execute("SELECT name FROM profiles WHERE name > ? ORDER BY name LIMIT ?", (after, most))
+    return [name for (name,) in rows]
 
 
-def _metrics(profile: SecurityProfile) -> set[str | None]:
-    return {
-        *(behavior.metric for behavior in profile.behaviors),
-        *profile.additional_metrics_to_retain,
-        *(kept.metric for kept in profile.additional_metrics_to_retain_v2),
-    }
+def using(con: Con, named: Named, word: str, after: str, most: int) -> list[str]:
+    """The next profiles that use a metric or a dimension. `named` is `metrics_named` or `dimensions_named`."""
+    sql = "SELECT name, body FROM profiles WHERE name > ? AND instr(body, ?) ORDER BY name"
+    rows = con.execute(sql, (after, msgspec.json.encode(word).decode()))  # most bodies need no decoding
+    return list(islice(_that_name(rows, named, word), most))
 
 
-def _dimensions(profile: SecurityProfile) -> set[str]:
+def metrics_named(profile: SecurityProfile) -> set[str]:
+    """Every metric that a profile judges or retains."""
+    judged = {behavior.metric for behavior in profile.behaviors if behavior.metric is not None}
+    retained = {kept.metric for kept in profile.additional_metrics_to_retain_v2}
+    return judged | retained | set(profile.additional_metrics_to_retain)
+
+
+def dimensions_named(profile: SecurityProfile) -> set[str]:
+    """Every dimension that a profile judges or retains by."""
     dimensions = [
         *(behavior.metric_dimension for behavior in profile.behaviors),
         *(kept.metric_dimension for kept in profile.additional_metrics_to_retain_v2),
@@ -133,20 +142,5 @@ def _dimensions(profile: SecurityProfile) -> set[str]:
     return {dimension.dimension_name for dimension in dimensions if dimension is not None}
 
 
-# ---- targets ----
-
-
-def attach(con: Con, name: str, target: str) -> None:
-    """`target` in its short form. Twice is once (spec.md §5.3).
-
-    Raises:
-        LimitExceededException: the target has as many profiles as it may.
-    """
-    attached = {profile for (profile,) in con.execute("SELECT profile FROM targets WHERE target = ?", (target,))}
-    if name not in attached and len(attached) >= PROFILES_PER_TARGET_MAX:
-        raise LimitExceededException(f"{target} has {PROFILES_PER_TARGET_MAX} security profiles, as many as it may")
-    con.execute("INSERT OR IGNORE INTO targets VALUES (?, ?)", (name, target))
-
-
-def detach(con: Con, name: str, target: str) -> None:
-    con.execute("DELETE FROM targets WHERE profile = ? AND target = ?", (name, target))
+def _that_name(rows: Iterable[tuple[str, str]], named: Named, word: str) -> Iterable[str]:
+    return (name for name, body in rows if word in named(profile_from(name, body)))

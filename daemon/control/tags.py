@@ -4,11 +4,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from daemon.control.refusal import InvalidRequestException, LimitExceededException
+from config.objects import TAGS_MAX
+from daemon.control.refusal import InvalidRequestException, LimitExceededException, Refusal
 
 Con = sqlite3.Connection
 
-TAGS_MAX: Final = 50
 SOURCE: Final = "detectd:source"
 RESERVED: Final = ("aws:", "detectd:")
 TABLES: Final = {
@@ -24,18 +24,24 @@ WITHOUT_FILE: Final = frozenset({"thing_types", "billing_groups"})
 
 
 def file_of(con: Con, resource: str) -> tuple[bool, str | None]:
-    """Whether a resource exists, and the file that defines it."""
+    """Whether a resource exists, and the file that defines it.
+
+    Raises:
+        InvalidRequestException: a resource of its kind can't have tags.
+    """
     kind, _, name = resource.partition("/")
     table = TABLES.get(kind)
     if table is None:
-        return False, None
+        raise InvalidRequestException(f"{kind!r} can't have tags; what can: {', '.join(sorted(TABLES))}")
     column = "NULL" if table in WITHOUT_FILE else "file"
     row = con.execute(f"SELECT {column} FROM {table} WHERE name = ?", (name,)).fetchone()  # noqa: S608  # one of six
     return row is not None, row[0] if row else None
 
 
-def put(con: Con, resource: str, tags: Sequence[Mapping[str, Any]]) -> None:
-    """Set tags, keeping those of other keys.
+def put(
+    con: Con, resource: str, tags: Sequence[Mapping[str, Any]], too_many: type[Refusal] = LimitExceededException
+) -> None:
+    """Set tags, keeping those of other keys. `too_many`: where the operation's model has no LimitExceededException.
 
     Raises:
         InvalidRequestException: a key is reserved, or given twice.
@@ -51,14 +57,14 @@ def put(con: Con, resource: str, tags: Sequence[Mapping[str, Any]]) -> None:
     con.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)
     (count,) = con.execute("SELECT count(*) FROM tags WHERE resource = ?", (resource,)).fetchone()
     if count > TAGS_MAX:
-        raise LimitExceededException(f"a resource has at most {TAGS_MAX} tags")
+        raise too_many(f"{resource} would have {count} tags; at most {TAGS_MAX}")
 
 
 def of(con: Con, resource: str) -> list[tuple[str, str]]:
     """(key, value) in the order of keys, with SOURCE where a file defines the resource."""
     found = con.execute("SELECT key, value FROM tags WHERE resource = ? ORDER BY key", (resource,)).fetchall()
     _, file = file_of(con, resource)
-    return [*found, (SOURCE, file)] if file is not None else found
+    return found if file is None else sorted({**dict(found), SOURCE: file}.items())
 
 
 def drop(con: Con, resource: str, keys: Sequence[str] | None = None) -> None:

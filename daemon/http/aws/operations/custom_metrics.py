@@ -5,128 +5,72 @@ from typing import Any
 import msgspec
 
 from config.model import CustomMetric
-from config.objects import CUSTOM_METRICS_MAX, check_one_custom_metric
-from config.problem import shown
-from daemon.control import profiles, tags
+from config.objects import check_one_custom_metric
+from daemon.control import vocabulary
+from daemon.control.checked import made_of, refuse
 from daemon.control.definitions import metric_body, metric_from
-from daemon.control.owned import refuse_if_of_file
 from daemon.control.plane import Call
-from daemon.control.refusal import (
-    InvalidRequestException,
-    LimitExceededException,
-    ResourceAlreadyExistsException,
-    ResourceNotFoundException,
-)
 from daemon.control.rules import Con
+from daemon.control.vocabulary import METRICS, Word
 from daemon.http.aws.paging import page, page_size, start_of
 
 Answer = dict[str, Any]
-Row = tuple[CustomMetric, str | None, int, int, str | None]
-"""metric, token, created ns, modified ns, file."""
 
 
 async def create_custom_metric(call: Call) -> Answer:
     """The same token and content again is the same metric; all else of its name is refused (spec.md §6.3)."""
-    name, plane, now_ns = call.params["metricName"], call.plane, call.plane.now_ns()
-    token, given = call.params["clientRequestToken"], call.params.get("tags", ())
-    kind, display = call.params["metricType"], call.params.get("displayName")
-    wanted = _checked(CustomMetric(metric_name=name, metric_type=kind, display_name=display))
+    metric = made_of(call.params, CustomMetric)
+    refuse(check_one_custom_metric(metric))
+    name, now_ns, arn_of = metric.metric_name, call.plane.now_ns(), call.plane.arn
+    given, token = call.params.get("tags", ()), call.params["clientRequestToken"]
 
     def create(con: Con) -> None:
-        known = _find(con, name)
-        if known is not None:
-            if known[:2] == (wanted, token):
-                return
-            message = f"there is a custom metric {name} already"
-            raise ResourceAlreadyExistsException(message, name, plane.arn(_resource(name)))
-        if con.execute("SELECT count(*) FROM custom_metrics").fetchone()[0] >= CUSTOM_METRICS_MAX:
-            raise LimitExceededException(f"there are {CUSTOM_METRICS_MAX} custom metrics, as many as there may be")
-        row = (name, metric_body(wanted), token, now_ns, now_ns)
-        con.execute("INSERT INTO custom_metrics VALUES (?, ?, ?, ?, ?, NULL)", row)
-        tags.put(con, _resource(name), given)
+        vocabulary.create(con, METRICS, name, metric_body(metric), given, token, arn_of, now_ns)
 
-    await call.change(create, _resource(name))
-    return {"metricName": name, "metricArn": plane.arn(_resource(name))}
+    await call.change(create, METRICS.resource(name))
+    return {"metricName": name, "metricArn": arn_of(METRICS.resource(name))}
 
 
 async def update_custom_metric(call: Call) -> Answer:
     """The display name is all that may change."""
-    name, now_ns, display = call.params["metricName"], call.plane.now_ns(), call.params["displayName"]
+    name, display, now_ns = call.params["metricName"], call.params["displayName"], call.plane.now_ns()
 
-    def update(con: Con) -> Row:
-        known = _get(con, name)
-        refuse_if_of_file(f"custom metric {name}", known[4])
-        wanted = _checked(msgspec.structs.replace(known[0], display_name=display))
-        row = (metric_body(wanted), now_ns, name)
-        con.execute("UPDATE custom_metrics SET body = ?, modified_ns = ? WHERE name = ?", row)
-        return _get(con, name)
+    def renamed(word: Word) -> str:
+        metric = msgspec.structs.replace(metric_from(name, word.body), display_name=display)
+        refuse(check_one_custom_metric(metric))
+        return metric_body(metric)
 
-    return _described(call, await call.change(update, _resource(name)))
+    def update(con: Con) -> Word:
+        return vocabulary.update(con, METRICS, name, renamed, now_ns)
+
+    return _described(call, await call.change(update, METRICS.resource(name)))
 
 
 async def describe_custom_metric(call: Call) -> Answer:
     name = call.params["metricName"]
-    return _described(call, await call.read(lambda con: _get(con, name)))
+    return _described(call, await call.read(lambda con: vocabulary.get(con, METRICS, name)))
 
 
 async def delete_custom_metric(call: Call) -> Answer:
     """One that is not there is gone already; one in use is to be taken out of the profiles first (spec.md §6.3)."""
     name = call.params["metricName"]
-
-    def delete(con: Con) -> None:
-        known = _find(con, name)
-        if known is None:
-            return
-        refuse_if_of_file(f"custom metric {name}", known[4])
-        users = profiles.using_metric(con, name)
-        if users:
-            raise InvalidRequestException(f"custom metric {name} is in use by security profiles: {', '.join(users)}")
-        con.execute("DELETE FROM custom_metrics WHERE name = ?", (name,))
-        tags.drop(con, _resource(name))
-
-    await call.change(delete, _resource(name))
+    await call.change(lambda con: vocabulary.delete(con, METRICS, name), METRICS.resource(name))
     return {}
 
 
 async def list_custom_metrics(call: Call) -> Answer:
     after, size = start_of(call.params, str) or "", page_size(call.params)
-    sql = "SELECT name FROM custom_metrics WHERE name > ? ORDER BY name LIMIT ?"
-    names = [name for (name,) in await call.read(lambda con: con.execute(sql, (after, size + 1)).fetchall())]
-    shown_, more = page(names, size, str)
-    return {"metricNames": shown_, **more}
+    shown, more = page(await call.read(lambda con: vocabulary.names(con, METRICS, after, size + 1)), size, str)
+    return {"metricNames": shown, **more}
 
 
-def _resource(name: str) -> str:
-    return f"custommetric/{name}"
-
-
-def _find(con: Con, name: str) -> Row | None:
-    sql = "SELECT body, token, created_ns, modified_ns, file FROM custom_metrics WHERE name = ?"
-    row = con.execute(sql, (name,)).fetchone()
-    return None if row is None else (metric_from(name, row[0]), *row[1:])
-
-
-def _get(con: Con, name: str) -> Row:
-    found = _find(con, name)
-    if found is None:
-        raise ResourceNotFoundException(f"there is no custom metric {name}")
-    return found
-
-
-def _checked(metric: CustomMetric) -> CustomMetric:
-    problems = [f"{shown(each.path)}: {each.message}" for each in check_one_custom_metric(metric)]
-    if problems:
-        raise InvalidRequestException("; ".join(problems))
-    return metric
-
-
-def _described(call: Call, row: Row) -> Answer:
-    metric, _, created_ns, modified_ns, _ = row
+def _described(call: Call, word: Word) -> Answer:
+    metric = metric_from(word.name, word.body)
     return {
-        "metricName": metric.metric_name,
-        "metricArn": call.plane.arn(_resource(metric.metric_name)),
+        "metricName": word.name,
+        "metricArn": call.plane.arn(METRICS.resource(word.name)),
         "metricType": metric.metric_type,
         "displayName": metric.display_name,
-        "creationDate": created_ns,
-        "lastModifiedDate": modified_ns,
+        "creationDate": word.created_ns,
+        "lastModifiedDate": word.modified_ns,
     }
