@@ -94,11 +94,12 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
                  resource TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (resource, key))
                WITHOUT ROWID""",
             # The registry. What is here may be both a file's and the API's; it goes when it is neither's.
+            # Things and types are listed in the order of `seq`, that of their creation.
             """CREATE TABLE things (
-                 name TEXT PRIMARY KEY, id TEXT NOT NULL, type TEXT, billing_group TEXT,
-                 attributes TEXT NOT NULL DEFAULT '{}', version INTEGER NOT NULL DEFAULT 1,
-                 created_ns INTEGER NOT NULL, by_api INTEGER NOT NULL, file TEXT) WITHOUT ROWID""",
-            "CREATE INDEX things_by_type ON things (type, name) WHERE type IS NOT NULL",
+                 seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, id TEXT NOT NULL, type TEXT,
+                 billing_group TEXT, attributes TEXT NOT NULL DEFAULT '{}', version INTEGER NOT NULL DEFAULT 0,
+                 created_ns INTEGER NOT NULL, by_api INTEGER NOT NULL, file TEXT)""",
+            "CREATE INDEX things_by_type ON things (type, seq) WHERE type IS NOT NULL",
             "CREATE INDEX things_by_billing_group ON things (billing_group, name) WHERE billing_group IS NOT NULL",
             """CREATE TABLE thing_groups (
                  name TEXT PRIMARY KEY, id TEXT NOT NULL, parent TEXT, description TEXT,
@@ -110,8 +111,8 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
                  PRIMARY KEY (thing_group, thing)) WITHOUT ROWID""",
             "CREATE INDEX members_by_thing ON members (thing, thing_group)",
             """CREATE TABLE thing_types (
-                 name TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL, created_ns INTEGER NOT NULL,
-                 deprecated_ns INTEGER) WITHOUT ROWID""",
+                 seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
+                 body TEXT NOT NULL, created_ns INTEGER NOT NULL, deprecated_ns INTEGER)""",
             """CREATE TABLE billing_groups (
                  name TEXT PRIMARY KEY, id TEXT NOT NULL, description TEXT, version INTEGER NOT NULL DEFAULT 1,
                  created_ns INTEGER NOT NULL) WITHOUT ROWID""",

@@ -14,11 +14,14 @@ Con = sqlite3.Connection
 ATTRIBUTES_MAX: Final = 3
 ATTRIBUTES_OF_TYPED_MAX: Final = 50
 
-_COLUMNS: Final = "name, id, type, billing_group, attributes, version, by_api, file"
+_COLUMNS: Final = "seq, name, id, type, billing_group, attributes, version, by_api, file"
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
+    """`version` counts the updates. `seq` is the place in the order of creation."""
+
+    seq: int
     name: str
     id: str
     type: str | None
@@ -47,8 +50,8 @@ def get(con: Con, name: str) -> Thing:
 
 
 def _thing(row: Sequence[Any]) -> Thing:
-    name, id_, type_, billing_group, text, version, by_api, file = row
-    return Thing(name, id_, type_, billing_group, attributes.read(text), version, bool(by_api), file)
+    seq, name, id_, type_, billing_group, text, version, by_api, file = row
+    return Thing(seq, name, id_, type_, billing_group, attributes.read(text), version, bool(by_api), file)
 
 
 def insert(con: Con, thing: Thing, now_ns: int) -> None:
@@ -59,7 +62,7 @@ def insert(con: Con, thing: Thing, now_ns: int) -> None:
 
 
 def new(name: str, type_: str | None, billing_group: str | None, given: Mapping[str, str]) -> Thing:
-    return Thing(name, str(uuid4()), type_, billing_group, given, 1, by_api=True, file=None)
+    return Thing(0, name, str(uuid4()), type_, billing_group, given, 0, by_api=True, file=None)
 
 
 def update(con: Con, name: str, type_: str | None, given: Mapping[str, str]) -> None:
@@ -103,10 +106,11 @@ def _is_billing_group(con: Con, name: str) -> bool:
 
 
 def listing(
-    con: Con, after: str, limit: int, type_: str | None, attribute: tuple[str, str | None] | None, *, prefix: bool
+    con: Con, after: int, limit: int, type_: str | None, attribute: tuple[str, str | None] | None, *, prefix: bool
 ) -> list[Thing]:
-    """By name, those of a type, and with an attribute (of that value, or one that begins so)."""
-    clauses, values = ["name > ?"], [after]
+    """In the order of creation, those of a type, and with an attribute (of that value, or one that begins so)."""
+    clauses: list[str] = ["seq > ?"]
+    values: list[Any] = [after]
     if type_ is not None:
         clauses.append("type = ?")
         values.append(type_)
@@ -114,7 +118,7 @@ def listing(
         clause, more = _attribute_clause(*attribute, prefix=prefix)
         clauses.append(clause)
         values += more
-    sql = f"SELECT {_COLUMNS} FROM things WHERE {' AND '.join(clauses)} ORDER BY name LIMIT ?"  # noqa: S608
+    sql = f"SELECT {_COLUMNS} FROM things WHERE {' AND '.join(clauses)} ORDER BY seq LIMIT ?"  # noqa: S608
     return [_thing(row) for row in con.execute(sql, (*values, limit))]
 
 

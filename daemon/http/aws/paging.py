@@ -11,6 +11,7 @@ from daemon.control.refusal import InvalidRequestException
 
 T = TypeVar("T")
 PAGE_MAX: Final = 250  # spec.md §10.1; also the page where none is asked for
+REGISTRY_PAGE: Final = 50  # of things and types, where none is asked for
 
 
 def page_size(params: Mapping[str, Any], default: int = PAGE_MAX) -> int:

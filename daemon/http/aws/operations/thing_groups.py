@@ -57,7 +57,8 @@ def _wanted(call: Call) -> ThingGroup:
 def _same(call: Call, con: Con, known: ThingGroup, wanted: ThingGroup) -> ThingGroup:
     described = (known.parent, known.description, known.attributes)
     if described != (wanted.parent, wanted.description, wanted.attributes):
-        message = f"there is a thing group {known.name} already, with another configuration"
+        # AWS's words: there are clients that look for them.
+        message = f"Thing Group {known.name} already exists in current account with different properties"
         arn = call.plane.arn(thing_groups.resource(known.name))
         raise ResourceAlreadyExistsException(message, known.name, arn)
     thing_groups.claim(con, known.name)

@@ -13,7 +13,7 @@ from daemon.control.refusal import (
     ResourceNotFoundException,
 )
 from daemon.control.rules import Con
-from daemon.http.aws.paging import page, page_size, start_of
+from daemon.http.aws.paging import REGISTRY_PAGE, page, page_size, start_of
 
 Answer = dict[str, Any]
 Row = tuple[str, str, str, int, int | None]
@@ -29,7 +29,9 @@ async def create_thing_type(call: Call) -> Answer:
         known = _find(con, name)
         if known is None:
             made = str(uuid4())
-            con.execute("INSERT INTO thing_types VALUES (?, ?, ?, ?, NULL)", (name, made, body, now_ns))
+            con.execute(
+                "INSERT INTO thing_types (name, id, body, created_ns) VALUES (?, ?, ?, ?)", (name, made, body, now_ns)
+            )
             tags.put(con, _resource(name), given)
             return made
         if known[2] != body:
@@ -86,11 +88,16 @@ async def delete_thing_type(call: Call) -> Answer:
 
 
 async def list_thing_types(call: Call) -> Answer:
-    only, after, size = call.params.get("thingTypeName"), start_of(call.params, str) or "", page_size(call.params)
-    sql = f"SELECT {_COLUMNS} FROM thing_types WHERE name > ? AND (?2 IS NULL OR name = ?2) ORDER BY name LIMIT ?"  # noqa: S608
-    rows = await call.read(lambda con: con.execute(sql, (after, only, size + 1)).fetchall())
-    shown, more = page(rows, size, lambda row: row[0])
-    return {"thingTypes": [_described(call, row) for row in shown], **more}
+    """In the order of creation; with a name, those that begin so."""
+    prefix, after = call.params.get("thingTypeName", ""), start_of(call.params, int) or 0
+    size = page_size(call.params, REGISTRY_PAGE)
+    sql = (
+        f"SELECT {_COLUMNS}, seq FROM thing_types "  # noqa: S608  # a constant
+        "WHERE seq > ? AND substr(name, 1, length(?2)) = ?2 ORDER BY seq LIMIT ?"
+    )
+    rows = await call.read(lambda con: con.execute(sql, (after, prefix, size + 1)).fetchall())
+    shown, more = page(rows, size, lambda row: row[-1])
+    return {"thingTypes": [_described(call, row[:-1]) for row in shown], **more}
 
 
 _COLUMNS = "name, id, body, created_ns, deprecated_ns"

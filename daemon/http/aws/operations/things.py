@@ -8,7 +8,7 @@ from daemon.control.plane import Call
 from daemon.control.refusal import InvalidRequestException, ResourceAlreadyExistsException
 from daemon.control.rules import Con
 from daemon.control.things import Thing
-from daemon.http.aws.paging import page, page_size, start_of
+from daemon.http.aws.paging import REGISTRY_PAGE, page, page_size, start_of
 
 Answer = dict[str, Any]
 
@@ -82,14 +82,14 @@ async def delete_thing(call: Call) -> Answer:
 
 
 async def list_things(call: Call) -> Answer:
-    after, size = start_of(call.params, str) or "", page_size(call.params)
+    after, size = start_of(call.params, int) or 0, page_size(call.params, REGISTRY_PAGE)
     type_, attribute = call.params.get("thingTypeName"), call.params.get("attributeName")
     value, prefix = call.params.get("attributeValue"), call.params.get("usePrefixAttributeValue", False)
     if value is not None and attribute is None:
         raise InvalidRequestException("attributeValue needs attributeName")
     wanted = None if attribute is None else (attribute, value)
     found = await call.read(lambda con: things.listing(con, after, size + 1, type_, wanted, prefix=prefix))
-    shown, more = page(found, size, lambda thing: thing.name)
+    shown, more = page(found, size, lambda thing: thing.seq)
     return {"things": [_listed(call, thing) for thing in shown], **more}
 
 
