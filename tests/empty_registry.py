@@ -1,0 +1,27 @@
+"""A pytest plugin for moto's tests: before each, the registry is emptied through the API. detectd has no reset call."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _empty_registry() -> None:
+    client = boto3.client("iot", endpoint_url=os.environ["TEST_SERVER_MODE_ENDPOINT"], region_name="ap-northeast-1")
+    for thing in _all(client, "list_things", "things"):
+        client.delete_thing(thingName=thing["thingName"])
+    while groups := _all(client, "list_thing_groups", "thingGroups"):
+        _delete_leaves(client, [group["groupName"] for group in groups])
+
+
+def _all(client: Any, operation: str, member: str) -> list[dict[str, Any]]:
+    return [each for page in client.get_paginator(operation).paginate() for each in page[member]]
+
+
+def _delete_leaves(client: Any, names: list[str]) -> None:
+    is_leaf: Callable[[str], bool] = lambda name: not client.list_thing_groups(parentGroup=name)["thingGroups"]  # noqa: E731
+    for name in filter(is_leaf, names):
+        client.delete_thing_group(thingGroupName=name)
