@@ -21,10 +21,12 @@ MESSAGE_MAX: Final = 2048
 def made_of(params: Mapping[str, Any], kind: type[Defined]) -> Defined:
     """The object that a request's members describe; members that it has not (a token, a flag) are left out.
 
+    So are its tags, which have a table, and checks, of their own (daemon/control/tags.py).
+
     Raises:
         InvalidRequestException: the service model allows it, detectd's does not; every problem, a line each.
     """
-    members = {field.encode_name for field in msgspec.structs.fields(kind)}
+    members = {field.encode_name for field in msgspec.structs.fields(kind)} - {"tags"}
     made, faults = shaped({key: value for key, value in params.items() if key in members}, kind, Path)
     refuse(faults)
     assert made is not None
