@@ -109,11 +109,12 @@ async def test_the_hundred_and_first_metric_is_one_too_many(control: TestedPlane
 
 async def test_a_metric_in_use_is_not_deleted_however_it_is_used(control: TestedPlane) -> None:
     await create(control, "cpu")
-    for name, use in {
+    uses: dict[str, dict[str, Any]] = {
         "Judged": {"behaviors": [below("cpu")]},
         "Kept": {"additionalMetricsToRetain": ["cpu"]},
         "KeptV2": {"additionalMetricsToRetainV2": [{"metric": "cpu"}]},
-    }.items():
+    }
+    for name, use in uses.items():
         await ask(control, "CreateSecurityProfile", securityProfileName=name, **use)
         with refused("InvalidRequestException", name):
             await ask(control, "DeleteCustomMetric", metricName="cpu")
