@@ -65,7 +65,9 @@ def root(con: Con, name: str) -> str:
 
 
 def check_parent(con: Con, parent: str) -> None:
-    """Raises `InvalidRequestException`, `ResourceNotFoundException` where it can't have a further child."""
+    """Raises `InvalidRequestException` where there is none of that name, or it can't have a further child."""
+    if find(con, parent) is None:  # AWS's model has no other error for it
+        raise InvalidRequestException(f"there is no thing group {parent}")
     if len(ancestors(con, parent)) + 1 >= GROUP_DEPTH_MAX:
         raise InvalidRequestException(f"groups are nested at most {GROUP_DEPTH_MAX} deep")
     if _children(con, parent) >= CHILDREN_MAX:

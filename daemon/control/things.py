@@ -84,11 +84,12 @@ def delete(con: Con, name: str) -> None:
     con.execute("DELETE FROM things WHERE name = ?", (name,))
 
 
-def check(con: Con, type_: str | None, billing_group: str | None, given: Mapping[str, str], what: str) -> None:
-    """What a thing refers to exists, and it has no more attributes than it may.
+def check(con: Con, type_: str | None, billing_group: str | None) -> None:
+    """Whether a thing may be given these, where they are not None.
 
     Raises:
-        ResourceNotFoundException, InvalidRequestException: it doesn't; it has.
+        ResourceNotFoundException: there is no such type or billing group.
+        InvalidRequestException: the type is deprecated.
     """
     if type_ is not None:
         row = con.execute("SELECT deprecated_ns FROM thing_types WHERE name = ?", (type_,)).fetchone()
@@ -98,7 +99,12 @@ def check(con: Con, type_: str | None, billing_group: str | None, given: Mapping
             raise InvalidRequestException(f"thing type {type_} is deprecated")
     if billing_group is not None and not _is_billing_group(con, billing_group):
         raise ResourceNotFoundException(f"there is no billing group {billing_group}")
-    attributes.refuse_too_many(what, given, ATTRIBUTES_MAX if type_ is None else ATTRIBUTES_OF_TYPED_MAX)
+
+
+def refuse_too_many(name: str, type_: str | None, given: Mapping[str, str]) -> None:
+    """Raises `InvalidRequestException` where a thing, of a type or none, has more attributes than it may."""
+    most = ATTRIBUTES_MAX if type_ is None else ATTRIBUTES_OF_TYPED_MAX
+    attributes.refuse_too_many(f"thing {name}", given, most)
 
 
 def _is_billing_group(con: Con, name: str) -> bool:

@@ -27,7 +27,8 @@ async def create_thing(call: Call) -> Answer:
                 raise ResourceAlreadyExistsException(message, name, plane.arn(things.resource(name)))
             things.claim(con, name)
             return known
-        things.check(con, type_, billing_group, given, f"thing {name}")
+        things.check(con, type_, billing_group)
+        things.refuse_too_many(name, type_, given)
         made = things.new(name, type_, billing_group, given)
         things.insert(con, made, now_ns)
         return made
@@ -57,9 +58,10 @@ async def update_thing(call: Call) -> Answer:
         known = things.get(con, name)
         refuse_other_version(f"thing {name}", known.version, call.params.get("expectedVersion"))
         given = attributes.changed(known.attributes, call.params.get("attributePayload"))
-        kept = None if remove else known.type
-        things.check(con, type_, None, given, f"thing {name}")
-        things.update(con, name, type_ or kept, given)
+        after = type_ or (None if remove else known.type)
+        things.check(con, type_, None)
+        things.refuse_too_many(name, after, given)
+        things.update(con, name, after, given)
 
     await call.change(update, things.resource(name), rules=False)
     return {}
