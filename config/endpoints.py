@@ -69,9 +69,10 @@ def _http(http: Http) -> Found:
     if address is None:
         yield _no_address("http", "listen")
     elif not address.is_loopback:
-        # Access keys are taken, but nothing verifies them yet: an open listener off loopback would be all they protect.
-        message = f"{http.listen} is off loopback, where this version would have to verify access keys, and can't yet"
-        yield _at(f"{message}: listen on loopback, behind a proxy that says who may", "http", "listen")
+        yield from _http_off_loopback(http)
+    elif http.behind_proxy and not http.access_keys:
+        # What comes through it looks like this machine's own, to which everything is open.
+        yield _at("a proxy brings in others: give access_keys, so that requests are signed", "http", "behind_proxy")
     yield from _tls(http.tls, "http", "tls")
     yield from _twice((key.id for key in http.access_keys), "id", "http", "access_keys")
     for at, key in enumerate(http.access_keys):
@@ -79,6 +80,15 @@ def _http(http: Http) -> Found:
             message = 'an access key\'s id must be 1 to 128 characters of a-z, A-Z, 0-9, "_" and "-"'
             yield _at(message, "http", "access_keys", at, "id")
         yield from _secret(key.secret_file, "http", "access_keys", at, "secret_file")
+
+
+def _http_off_loopback(http: Http) -> Found:
+    missing = [
+        *([] if http.access_keys else ["access_keys, so that requests are signed"]),
+        *([] if http.tls or http.behind_proxy else ["tls (or behind_proxy: true, where a proxy in front speaks it)"]),
+    ]
+    if missing:
+        yield _at(f"{http.listen} is off loopback: give {' and '.join(missing)}", "http", "listen")
 
 
 # Brokers

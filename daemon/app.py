@@ -31,6 +31,7 @@ from daemon.control.plane import ControlPlane
 from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
 from daemon.host import LogHost, open_host
+from daemon.http import audit as trail
 from daemon.http import ops, outbox, poison
 from daemon.http.aws import endpoint
 from daemon.http.server import Server, application, context
@@ -110,11 +111,13 @@ class App:
         self.rulebook = Rulebook(self.store, kinds(), self._config, clock.now_ns)
         await self.rulebook.begin(settings)
         self.plane = ControlPlane(self.store, kinds(), self._in_force, clock.now_ns, self._api_changed)
-        app = application(telemetry)
+        self.access = Access(settings, clock.now_ns)
+        app = application(telemetry, self.access)
         ops.add(app, self.vitals)
         poison.add(app, self)
         outbox.add(app, self)
-        api = endpoint.Endpoint(self.plane, Access(), telemetry)
+        trail.add(app, self.plane)
+        api = endpoint.Endpoint(self.plane, self.access, telemetry)
         endpoint.add(app, api)
         self._preparing = asyncio.create_task(asyncio.to_thread(api.prepare), name="service model")
         server = Server(app, settings.http.listen, telemetry, tls=context(settings.http.tls))

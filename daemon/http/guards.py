@@ -1,4 +1,4 @@
-"""What a request must be, and how long a connection may dawdle, before any handler sees it.
+"""What a request must be before any handler sees it: from whom, from where, and no longer than it may be.
 
 On an open loopback listener the browser of whoever sits at the machine is the way in: a page from anywhere may send
 requests to 127.0.0.1, or give itself a name that resolves to it. So the Host must be a loopback name, the Origin ours,
@@ -6,9 +6,10 @@ and the request not cross-site (design.md §5). With access keys the signature c
 """
 
 import asyncio
+import functools
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,11 +17,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from daemon.access import Access, Denied, Role
+from daemon.control.audit import Actor
+from daemon.http.connections import Busy
+
 BODY_BYTES_MAX: Final = 1024 * 1024
-HEAD_S: Final = 10.0  # from the first byte (or the connection) to the end of the headers
-IDLE_S: Final = 75.0  # between requests; also the longest wait for a client that doesn't read its answer
 BODY_S: Final = 30.0
-CONNECTIONS_MAX: Final = 512
+
+ACCESS: Final[web.AppKey[Access]] = web.AppKey("access", Access)
 
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -40,7 +44,7 @@ class Meter(Protocol):
 
     def answered(self, status: int) -> None: ...
     def refused(self, reason: str) -> None:
-        """`reason` is one of: host, origin, cross-site, connections, slow, too-large."""
+        """`reason` is one of: host, origin, cross-site, too-large; connections, address, slow (http/connections.py)."""
         ...
 
 
@@ -60,13 +64,13 @@ def refusal(headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> tuple[str, str
     return None
 
 
-def guarded(open_loopback: bool, meter: Meter) -> Middleware:
+def guarded(access: Access, meter: Meter) -> Middleware:
     """The outermost middleware: refusals, the bound on time, and a JSON answer for whatever goes wrong inside."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        with _Busy(request):
-            response = await _answer(request, handler, open_loopback, meter)
+        with Busy(request):
+            response = await _answer(request, handler, access, meter)
         meter.answered(response.status)
         return response
 
@@ -78,6 +82,49 @@ async def dress(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in SECURITY_HEADERS.items():
         if name == "Server" or name not in response.headers:
             response.headers[name] = value
+
+
+def needs(role: Role, *, basic: bool = False) -> Callable[[Handler], Handler]:
+    """A handler behind this answers only who has this role (`daemon/access.py`). `basic`: HTTP Basic will do."""
+
+    def behind(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        async def admitting(request: web.Request) -> web.StreamResponse:
+            await admitted(request, role, basic=basic)
+            return await handler(request)
+
+        return admitting
+
+    return behind
+
+
+async def admitted(request: web.Request, role: Role, *, basic: bool = False) -> Actor:
+    """Who asks, where they have this role.
+
+    Raises:
+        Denied: they have not, or it is not known who they are.
+        HTTPRequestEntityTooLarge, HTTPRequestTimeout: as `body`.
+    """
+    access, whence = request.app[ACCESS], address(request)
+    if basic and request.headers.get("Authorization", "").lower().startswith("basic "):
+        return access.admit_basic(request.headers, whence, role)
+    access.refuse_unread(request.method, request.raw_path, request.headers, whence)
+    return access.admit(request.method, request.raw_path, request.headers, await body(request), whence, role)
+
+
+def address(request: web.Request) -> str:
+    """Whose request it is: the other end of the connection; behind a proxy, who the proxy says that it was.
+
+    Only the last entry of X-Forwarded-For is the proxy's own word; those before it are whatever the client wrote.
+    """
+    peer = request.remote or ""
+    if not request.app[ACCESS].behind_proxy:
+        return peer
+    last = ",".join(request.headers.getall("X-Forwarded-For", ())).rpartition(",")[2].strip()
+    try:
+        return str(ipaddress.ip_address(last))
+    except ValueError:
+        return peer
 
 
 async def body(request: web.Request) -> bytes:
@@ -99,126 +146,14 @@ def error(status: int, message: str, problems: Sequence[str] = ()) -> web.Respon
     return web.json_response({"message": message, **({"problems": list(problems)} if problems else {})}, status=status)
 
 
-class Connections:
-    """Makes the protocol of each connection, at most CONNECTIONS_MAX at a time, and ends those that dawdle.
-
-    aiohttp bounds the time between requests, not the time in which a request's headers may drip in.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], asyncio.Protocol],
-        meter: Meter,
-        *,
-        most: int = CONNECTIONS_MAX,
-        head_s: float = HEAD_S,
-        idle_s: float = IDLE_S,
-    ) -> None:
-        self.open: dict[asyncio.BaseTransport, Connection] = {}
-        self.make, self.meter = make, meter
-        self.most, self.head_s, self.idle_s = most, head_s, idle_s
-
-    def __call__(self) -> "Connection":
-        return Connection(self)
-
-
-class Connection(asyncio.Protocol):
-    """Stands before aiohttp's own protocol and keeps the time: waiting for a request, busy with one, or idle."""
-
-    def __init__(self, all_of_them: Connections) -> None:
-        self._all = all_of_them
-        self._inner = all_of_them.make()
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.BaseTransport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._idle = False
-        self._turned_away = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self._all.open) >= self._all.most:
-            self._turned_away = True
-            self._all.meter.refused("connections")
-            _abort(transport)
-            return
-        self._transport = transport
-        self._all.open[transport] = self
-        self._allow(self._all.head_s)
-        self._inner.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._idle:  # the first bytes of the next request
-            self._idle = False
-            self._allow(self._all.head_s)
-        if not self._turned_away:
-            self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return None if self._turned_away else self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-    def connection_lost(self, problem: Exception | None) -> None:
-        self._stop_timer()
-        if self._transport is not None:
-            del self._all.open[self._transport]
-            self._inner.connection_lost(problem)
-
-    def busy(self) -> None:
-        """A request's headers are complete and its handler runs: how long that takes is the handler's affair."""
-        self._idle = False
-        self._stop_timer()
-
-    def idle(self) -> None:
-        """The handler is done: the client reads its answer and may send the next request."""
-        self._idle = True
-        self._allow(self._all.idle_s)
-
-    def _allow(self, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(seconds, self._too_slow)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_slow(self) -> None:
-        if not self._idle:
-            self._all.meter.refused("slow")
-        if self._transport is not None:
-            _abort(self._transport)
-
-
-CONNECTIONS: Final[web.AppKey[Connections]] = web.AppKey("connections", Connections)
-
-
-class _Busy:
-    """Tells the connection of a request that it is busy, for as long as the block lasts."""
-
-    def __init__(self, request: web.Request) -> None:
-        connections = request.app.get(CONNECTIONS)
-        transport = request.transport
-        self._connection = connections.open.get(transport) if connections and transport else None
-
-    def __enter__(self) -> None:
-        if self._connection is not None:
-            self._connection.busy()
-
-    def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            self._connection.idle()
-
-
-async def _answer(request: web.Request, handler: Handler, open_loopback: bool, meter: Meter) -> web.StreamResponse:
-    if open_loopback and (why := refusal(request.headers)) is not None:
+async def _answer(request: web.Request, handler: Handler, access: Access, meter: Meter) -> web.StreamResponse:
+    if access.is_open and (why := refusal(request.headers)) is not None:
         meter.refused(why[0])
         return error(403, why[1])
     try:
         return await handler(request)
+    except Denied as problem:
+        return _denied(problem)
     except web.HTTPRequestEntityTooLarge:
         meter.refused("too-large")
         return error(413, f"the body is longer than {BODY_BYTES_MAX} bytes")
@@ -227,6 +162,14 @@ async def _answer(request: web.Request, handler: Handler, open_loopback: bool, m
     except Exception:  # isolation boundary: one request's bug is not the daemon's end, nor the client's to read
         log.exception("http.failed", method=request.method, path=request.path[:200])
         return error(500, "internal error; the daemon's log has the details")
+
+
+def _denied(problem: Denied) -> web.Response:
+    answer = error(problem.status, problem.message)
+    answer.headers["x-amzn-ErrorType"] = problem.code
+    if problem.status == 401:  # HTTP wants to hear which scheme would do
+        answer.headers["WWW-Authenticate"] = 'Basic realm="detectd"'
+    return answer
 
 
 def _in_json(problem: web.HTTPException) -> web.Response:
@@ -257,8 +200,3 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _abort(transport: asyncio.BaseTransport) -> None:
-    # Every stream transport can abort; the type that a protocol is promised does not say so.
-    cast("asyncio.WriteTransport", transport).abort()

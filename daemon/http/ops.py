@@ -67,31 +67,46 @@ def add(app: web.Application, daemon: Daemon) -> None:
 
 
 async def healthy(_request: web.Request) -> web.Response:
-    """200 as long as the loop turns: whoever gets no answer should restart us."""
+    """200 as long as the loop turns: whoever gets no answer should restart us. Open to everyone."""
     return web.json_response({"healthy": True})
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200, or 503 with the reasons: configuration in force, state restored, log readable, nothing lost or full."""
+    """200, or 503: configuration in force, state restored, log readable, nothing lost or full.
+
+    Open to everyone; the reasons are for who has the role `read`.
+    """
     reasons = list(request.app[DAEMON].unready())
-    answer: dict[str, Any] = {"ready": not reasons, **({"reasons": reasons} if reasons else {})}
+    shown = reasons if await _may_read(request) else []
+    answer: dict[str, Any] = {"ready": not reasons, **({"reasons": shown} if shown else {})}
     return web.json_response(answer, status=503 if reasons else 200)
 
 
+async def _may_read(request: web.Request) -> bool:
+    """A load balancer signs nothing, and hears one word; credentials that are shown must be good."""
+    if request.app[guards.ACCESS].is_open:
+        return True
+    return "Authorization" in request.headers and bool(await guards.admitted(request, "read"))
+
+
+@guards.needs("read")
 async def status(request: web.Request) -> web.Response:
+    """Role `read`."""
     body = msgspec.json.encode(request.app[DAEMON].status())
     return web.Response(body=body, content_type="application/json")
 
 
+@guards.needs("read", basic=True)
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus' text format, whatever the scraper would rather have."""
+    """Prometheus' text format, whatever the scraper would rather have. Role `read`, by HTTP Basic too."""
     # The version belongs to the content type, which aiohttp's argument for it would not let through.
     headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     return web.Response(body=request.app[DAEMON].metrics(), headers=headers)
 
 
+@guards.needs("admin")
 async def reload(request: web.Request) -> web.Response:
-    """200 in force, 400 refused with every problem's place, 500 could not be put in force."""
+    """200 in force, 400 refused with every problem's place, 500 could not be put in force. Role `admin`."""
     answer = await request.app[DAEMON].reload()
     match answer:
         case Reloaded(generation, changed):

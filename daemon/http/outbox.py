@@ -1,6 +1,6 @@
 """The outbox to operators: what waits, what died, and another try (`detectd outbox`)."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -35,11 +35,13 @@ def add(app: web.Application, outbox: Outbox) -> None:
     """Give `app` the endpoints, answered from `outbox`."""
     app[OUTBOX] = outbox
     app.router.add_get("/-/outbox", listing)
-    app.router.add_post("/-/outbox/{action:resend|drop}", act)
+    app.router.add_post("/-/outbox/resend", resend)
+    app.router.add_post("/-/outbox/drop", drop)
 
 
+@guards.needs("read")
 async def listing(request: web.Request) -> web.Response:
-    """`?state=queued|dead|…`, `?before=ID` for the next page, `?limit=`."""
+    """`?state=queued|dead|…`, `?before=ID` for the next page, `?limit=`. Role `read`."""
     named, before, limit = (request.query.get(key, "") for key in ("state", "before", "limit"))
     wrong = [text for text in (before, limit) if text and not text.isdecimal()]
     if wrong or (named and named not in set(State)):
@@ -49,16 +51,25 @@ async def listing(request: web.Request) -> web.Response:
     return web.json_response({"outbox": [_shown(row) for row in rows]})
 
 
-async def act(request: web.Request) -> web.Response:
-    """`?id=…`."""
+@guards.needs("operate")
+async def resend(request: web.Request) -> web.Response:
+    """`?id=…`. Role `operate`."""
+    return await _act(request, "resend", request.app[OUTBOX].outbox_resend)
+
+
+@guards.needs("admin")
+async def drop(request: web.Request) -> web.Response:
+    """`?id=…`. Role `admin`: nobody will be told."""
+    return await _act(request, "drop", request.app[OUTBOX].outbox_drop)
+
+
+async def _act(request: web.Request, name: str, do: Callable[[int], Awaitable[bool]]) -> web.Response:
     row = request.query.get("id", "")
     if not row.isdecimal():
         return guards.error(400, "`id` is needed, as `GET /-/outbox` shows it")
-    outbox = request.app[OUTBOX]
-    do = outbox.outbox_resend if request.match_info["action"] == "resend" else outbox.outbox_drop
     if not await do(int(row)):
         return guards.error(404, f"row {row} is not there, or not in a state in which that can be done")
-    return web.json_response({"done": request.match_info["action"]})
+    return web.json_response({"done": name})
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Entries that were set aside: shown, tried again, forgotten (`detectd poison`)."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -31,20 +31,32 @@ def add(app: web.Application, keeper: Keeper) -> None:
     """Give `app` the endpoints, answered from `keeper`."""
     app[KEEPER] = keeper
     app.router.add_get("/-/poison", listing)
-    app.router.add_post("/-/poison/{action:retry|drop}", act)
+    app.router.add_post("/-/poison/retry", retry)
+    app.router.add_post("/-/poison/drop", drop)
 
 
+@guards.needs("read")
 async def listing(request: web.Request) -> web.Response:
+    """Role `read`."""
     return web.json_response({"poison": list(await request.app[KEEPER].poisoned())})
 
 
-async def act(request: web.Request) -> web.Response:
-    """`?actor=…&position=…`."""
+@guards.needs("operate")
+async def retry(request: web.Request) -> web.Response:
+    """`?actor=…&position=…`. Role `operate`."""
+    return await _act(request, "retry", request.app[KEEPER].retry)
+
+
+@guards.needs("admin")
+async def drop(request: web.Request) -> web.Response:
+    """`?actor=…&position=…`. Role `admin`: a report is lost by it."""
+    return await _act(request, "drop", request.app[KEEPER].drop)
+
+
+async def _act(request: web.Request, name: str, do: Callable[[str, int], Awaitable[bool]]) -> web.Response:
     actor, position = request.query.get("actor", ""), request.query.get("position", "")
     if not position.isdecimal():
         return guards.error(400, "`actor` and `position` are needed, as `GET /-/poison` shows them")
-    keeper = request.app[KEEPER]
-    do = keeper.retry if request.match_info["action"] == "retry" else keeper.drop
     if not await do(actor, int(position)):
         return guards.error(404, f"nothing was set aside for actor {actor!r} at position {position}")
-    return web.json_response({"done": request.match_info["action"]})
+    return web.json_response({"done": name})

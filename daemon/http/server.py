@@ -8,19 +8,21 @@ from aiohttp import web
 
 from config.address import Address, address_of
 from config.model import Tls
+from daemon.access import Access
 from daemon.http import guards
+from daemon.http.connections import CONNECTIONS, SHARE, Connections
 
 STOP_S: Final = 5.0
 BACKLOG: Final = 128
-TLS_HANDSHAKE_S: Final = 10.0
 
 
-def application(meter: guards.Meter, *, open_loopback: bool = True) -> web.Application:
+def application(meter: guards.Meter, access: Access) -> web.Application:
     """An application with the guards and no endpoint: `ops.add` and its like add theirs.
 
-    `open_loopback`: nobody must show an access key, so the rule about browsers holds (guards.refusal).
+    `access`: who may. Where it asks for no keys the rule about browsers holds (guards.refusal).
     """
-    app = web.Application(middlewares=[guards.guarded(open_loopback, meter)], client_max_size=guards.BODY_BYTES_MAX)
+    app = web.Application(middlewares=[guards.guarded(access, meter)], client_max_size=guards.BODY_BYTES_MAX)
+    app[guards.ACCESS] = access
     app.on_response_prepare.append(guards.dress)
     return app
 
@@ -52,18 +54,23 @@ class Server:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
         self._app = app
         self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
 
     async def start(self) -> str:
         """Listen; the actual address as `host:port`.
 
         Raises:
             OSError: the address is taken, or not ours.
-            ValueError: it is no address.
+            ValueError: it is no address, or one that others can reach where no keys are asked for.
         """
         wanted = address_of(self.address)
-        # Before setup: it freezes the application.
-        connections = guards.Connections(self._protocol, self._meter)
-        self._app[guards.CONNECTIONS] = connections
+        access = self._app[guards.ACCESS]
+        if access.is_open and not wanted.is_loopback:  # the configuration was checked; this is the last door
+            raise ValueError(f"{self.address} is off loopback, and no access keys are asked for")
+        # A proxy brings all its clients' connections from one address.
+        share = None if access.behind_proxy else SHARE
+        connections = Connections(self._protocol, self._meter, tls=self._tls, share=share)
+        self._app[CONNECTIONS] = self._connections = connections  # before setup: it freezes the application
         await self._runner.setup()
         try:
             self._listener = await self._open(connections, wanted.host, wanted.port)
@@ -78,18 +85,14 @@ class Server:
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()
+        if self._connections is not None:
+            self._connections.end()  # those that never came as far as aiohttp
         if self._listener is not None:
             await self._listener.wait_closed()
 
-    async def _open(self, connections: guards.Connections, host: str, port: int) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
-            connections,
-            host,
-            port,
-            ssl=self._tls,
-            ssl_handshake_timeout=TLS_HANDSHAKE_S if self._tls else None,
-            backlog=BACKLOG,
-        )
+    async def _open(self, connections: Connections, host: str, port: int) -> asyncio.Server:
+        # Without TLS: `connections` begins it itself, once a connection has a place.
+        return await asyncio.get_running_loop().create_server(connections, host, port, backlog=BACKLOG)
 
     def _protocol(self) -> asyncio.Protocol:
         assert self._runner.server is not None, "the runner is set up before the listener opens"

@@ -2,15 +2,19 @@
 
 import asyncio
 import io
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
+from signing import open_access, settings
 
+from daemon.access import Access
 from daemon.http import guards
 from daemon.http.server import Server, application
 
@@ -36,8 +40,8 @@ async def _echo(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serving(meter: Meter, *, open_loopback: bool = True) -> AsyncIterator[str]:
-    app = application(meter, open_loopback=open_loopback)
+async def serving(meter: Meter, access: Access | None = None) -> AsyncIterator[str]:
+    app = application(meter, access or open_access())
     app.router.add_get("/", _hello)
     app.router.add_post("/echo", _echo)
     server = Server(app, "127.0.0.1:0", meter)
@@ -123,8 +127,8 @@ async def test_a_foreign_host_gets_403_over_the_wire() -> None:
     assert meter.refusals == {"host": 1, "origin": 1}
 
 
-async def test_the_rule_is_off_where_keys_are_asked_for() -> None:
-    async with serving(Meter(), open_loopback=False) as address:
+async def test_the_rule_is_off_where_keys_are_asked_for(tmp_path: Path) -> None:
+    async with serving(Meter(), Access(settings(tmp_path), time.time_ns)) as address:
         assert (await _get(address, Host="detectd.example"))[0] == 200
 
 
@@ -166,94 +170,6 @@ async def test_what_is_not_http_is_refused_without_a_stack_trace() -> None:
     assert b"Traceback" not in answer
 
 
-@asynccontextmanager
-async def bounded(meter: Meter, *, most: int = 8, head_s: float = 30.0, idle_s: float = 30.0) -> AsyncIterator[str]:
-    """The same server with bounds that a test can wait for."""
-    app = application(meter)
-    app.router.add_get("/", _hello)
-    runner = web.AppRunner(app, access_log=None)
-    connections = guards.Connections(
-        lambda: _protocol(runner),
-        meter,
-        most=most,
-        head_s=head_s,
-        idle_s=idle_s,
-    )
-    app[guards.CONNECTIONS] = connections
-    await runner.setup()
-    listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
-    host, port = listener.sockets[0].getsockname()
-    try:
-        yield f"{host}:{port}"
-    finally:
-        listener.close()
-        await runner.cleanup()
-
-
-def _protocol(runner: web.AppRunner) -> asyncio.Protocol:
-    assert runner.server is not None
-    return runner.server()
-
-
 async def _open(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, port = address.split(":")
     return await asyncio.open_connection(host, int(port))
-
-
-async def _until_closed(reader: asyncio.StreamReader) -> bytes:
-    try:
-        async with asyncio.timeout(10):
-            return await reader.read()
-    except ConnectionResetError:
-        return b""
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-async def test_headers_that_never_end_cost_the_connection(sent: bytes) -> None:
-    meter = Meter()
-    async with bounded(meter, head_s=0.05) as address:
-        reader, writer = await _open(address)
-        writer.write(sent)
-        assert await _until_closed(reader) == b""
-        writer.close()
-    assert meter.refusals == {"slow": 1}
-
-
-async def test_a_connection_that_idles_after_its_answer_is_closed_and_not_called_slow() -> None:
-    meter = Meter()
-    async with bounded(meter, idle_s=0.05) as address:
-        reader, writer = await _open(address)
-        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await _until_closed(reader)).endswith(b"hello")
-        writer.close()
-    assert meter.refusals == {}
-
-
-async def test_the_second_requests_headers_are_timed_as_the_firsts() -> None:
-    meter = Meter()
-    async with bounded(meter, head_s=0.05) as address:
-        reader, writer = await _open(address)
-        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert await reader.readuntil(b"hello")
-        writer.write(b"GET /")
-        assert await _until_closed(reader) == b""
-        writer.close()
-    assert meter.refusals == {"slow": 1}
-
-
-async def test_a_connection_too_many_is_turned_away_and_a_freed_place_is_used_again() -> None:
-    meter = Meter()
-    async with bounded(meter, most=1) as address:
-        first_reader, first = await _open(address)
-        first.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await first_reader.readuntil(b"hello")
-        second_reader, second = await _open(address)
-        assert await _until_closed(second_reader) == b""
-        assert meter.refusals == {"connections": 1}
-        first.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert (await _until_closed(first_reader)).endswith(b"hello")
-        third_reader, third = await _open(address)
-        third.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert (await _until_closed(third_reader)).endswith(b"hello")
-        for writer in (first, second, third):
-            writer.close()

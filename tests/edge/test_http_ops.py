@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from signing import open_access
 
 from config.address import Address, address_of
 from daemon.http import ops
@@ -44,7 +45,7 @@ class Double:
 
 @asynccontextmanager
 async def serving(double: Double) -> AsyncIterator[aiohttp.ClientSession]:
-    app = application(double.telemetry)
+    app = application(double.telemetry, open_access())
     ops.add(app, double)
     server = Server(app, "127.0.0.1:0", double.telemetry)
     address = await server.start()
@@ -135,7 +136,7 @@ async def test_a_bug_in_a_handler_shows_no_stack_trace() -> None:
 
 async def test_the_address_tells_the_port_that_the_system_chose_and_is_free_again_after_stop() -> None:
     double = Double()
-    server = Server(application(double.telemetry), "127.0.0.1:0", double.telemetry)
+    server = Server(application(double.telemetry, open_access()), "127.0.0.1:0", double.telemetry)
     address = await server.start()
     host, port = address_of(address).host, address_of(address).port
     assert host == "127.0.0.1"
@@ -147,10 +148,10 @@ async def test_the_address_tells_the_port_that_the_system_chose_and_is_free_agai
 
 async def test_a_taken_address_is_an_error_at_start() -> None:
     double = Double()
-    first = Server(application(double.telemetry), "127.0.0.1:0", double.telemetry)
+    first = Server(application(double.telemetry, open_access()), "127.0.0.1:0", double.telemetry)
     address = await first.start()
     with pytest.raises(OSError, match="address already in use"):
-        await Server(application(double.telemetry), address, double.telemetry).start()
+        await Server(application(double.telemetry, open_access()), address, double.telemetry).start()
     await first.stop()
 
 

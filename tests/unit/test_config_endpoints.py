@@ -11,6 +11,8 @@ from config.load import ConfigError, load_text
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = [{"id": "A", "secret_file": "key"}]
 TLS = {"cert": "cert.pem", "key": "key.pem"}
+SIGNED = "access_keys, so that requests are signed"
+BY_TLS = "tls (or behind_proxy: true, where a proxy in front speaks it)"
 
 
 @pytest.fixture
@@ -77,9 +79,13 @@ def test_only_loopback_is_out_of_reach_of_others(host, local):
         ({"http": {"listen": "0.0.0.0:8080"}}, ["http.listen"]),
         ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY}}, ["http.listen"]),
         ({"http": {"listen": "0.0.0.0:8080", "tls": TLS}}, ["http.listen"]),
-        ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY, "tls": TLS}}, ["http.listen"]),
-        ({"http": {"listen": "[::]:8080", "access_keys": KEY, "behind_proxy": True}}, ["http.listen"]),
+        ({"http": {"listen": "0.0.0.0:8080", "behind_proxy": True}}, ["http.listen"]),
+        ({"http": {"listen": "0.0.0.0:8080", "access_keys": KEY, "tls": TLS}}, []),
+        ({"http": {"listen": "[::]:8080", "access_keys": KEY, "behind_proxy": True}}, []),
         ({"http": {"listen": "[::1]:8080"}}, []),
+        ({"http": {"listen": "[::1]:8080", "access_keys": KEY}}, []),
+        ({"http": {"behind_proxy": True}}, ["http.behind_proxy"]),
+        ({"http": {"behind_proxy": True, "access_keys": KEY}}, []),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:1883"}}}, ["broker.embedded.mqtt"]),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS}}}, ["broker.embedded.mqtt"]),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": {**TLS, "ca": "ca.pem"}}}}, []),
@@ -89,6 +95,22 @@ def test_only_loopback_is_out_of_reach_of_others(host, local):
 def test_what_others_can_reach_is_guarded(folder, settings, paths):
     errors, _ = check(folder, settings)
     assert [path for path, _ in errors] == paths
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        (
+            {},
+            f"{SIGNED} and {BY_TLS}",
+        ),
+        ({"access_keys": KEY}, BY_TLS),
+        ({"tls": TLS}, SIGNED),
+    ],
+)
+def test_the_refusal_of_http_off_loopback_says_what_is_missing(folder, more, missing):
+    ((_, message),), _ = check(folder, {"http": {"listen": "0.0.0.0:8080", **more}})
+    assert message == f"0.0.0.0:8080 is off loopback: give {missing}"
 
 
 def test_the_refusal_of_open_mqtt_says_what_is_missing(folder):

@@ -7,13 +7,14 @@ writes it: `x-amzn-ErrorType` and {"message"}; never a page, never a stack trace
 import asyncio
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from daemon.access import Denied, Role
 from daemon.control import audit
 from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import InvalidRequestException, Refusal, ServiceUnavailableException
@@ -23,8 +24,6 @@ from daemon.http.aws.members import Fault
 from daemon.http.aws.model import Operation
 from daemon.http.aws.operations import Handler, handler_of
 from daemon.writer import StoreClosed
-
-Role = Literal["read", "operate", "admin"]
 
 ANSWER_S: Final = 30.0  # then the storage is not taking writes
 READS: Final = ("Get", "List", "Describe", "Validate", "Search")
@@ -38,14 +37,6 @@ OPERATES: Final = frozenset(
 UNKNOWN: Final = "UnknownOperationException"
 
 log = structlog.get_logger(__name__)
-
-
-class Denied(Exception):
-    """The caller is not who it says, or may not do this. `code` is AWS's."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
 
 
 class Access(Protocol):
