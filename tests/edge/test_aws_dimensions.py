@@ -53,6 +53,12 @@ async def test_an_update_replaces_the_filters_and_moves_only_the_last_date(contr
     assert await ask(control, "DescribeDimension", name="Up") == answer
 
 
+async def test_a_clock_that_steps_back_does_not_move_the_last_change_back(control: TestedPlane) -> None:
+    await create(control, "Up", "a")
+    control.clock.forward(-60)
+    assert (await ask(control, "UpdateDimension", name="Up", stringValues=["b"]))["lastModifiedDate"] == START_NS
+
+
 @pytest.mark.parametrize("text", ["a+", "a/b#", "#/a", "a/#/b", "${iot:Thing}", "x" * 257])
 async def test_what_is_no_topic_filter_is_refused(control: TestedPlane, text: str) -> None:
     with refused("InvalidRequestException", r"stringValues\[1\]"):

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from control_runner import ARN, START_NS, TestedPlane, ask, pages, plane, refused
 
 from config.model import NS
+from config.problem import Finding
 from daemon.control import profiles
 from daemon.control.announce import Announcer
+from daemon.control.checked import PROBLEMS_MAX, errors
 from daemon.control.rules import api_rules
 
 P = {"securityProfileName": "P"}
@@ -280,6 +283,26 @@ async def test_a_request_that_is_wrong_everywhere_gets_a_bounded_answer(control:
     answer = await ask(control, "ValidateSecurityProfileBehaviors", behaviors=wrong)
     assert len(answer["validationErrors"]) == 101
     assert max(len(each["errorMessage"]) for each in answer["validationErrors"]) <= 2048
+
+
+async def test_beyond_a_quota_nothing_further_is_looked_at(control: TestedPlane) -> None:
+    value = {"ports": [70_000] * 1001}
+    many = PORTS | {"criteria": {"comparisonOperator": "in-port-set", "value": value}}
+    with refused("InvalidRequestException") as caught:
+        await create(control, behaviors=[many])
+    assert "70000" not in caught.value.message
+
+
+def test_no_more_problems_are_looked_for_than_are_said() -> None:
+    looked_for: list[int] = []
+
+    def endless() -> Iterator[Finding]:
+        for at in count():
+            looked_for.append(at)
+            yield Finding((at,), "wrong")
+
+    assert len(errors(endless())) == PROBLEMS_MAX + 1
+    assert len(looked_for) == PROBLEMS_MAX + 1
 
 
 # ---- update ----
