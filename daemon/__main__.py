@@ -17,7 +17,7 @@ from config.model import Settings
 from daemon import kernel_cache
 from daemon.commands import bad
 
-COMPILED: Final = frozenset(f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup"))
+COMPILED: Final = frozenset(f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup", "audit"))
 EXAMPLES: Final = """\
 examples:
   detectd check detectd.yaml                       is the configuration good, and what does it mean?
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _poison(commands)
     _outbox(commands)
+    _audit(commands)
     _backup(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=("daemon.commands.version", "version"))
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _poison(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     poison = commands.add_parser("poison", help="log entries that were set aside because they crash an actor")
-    poison.add_argument("--config", type=Path, required=True, metavar="FILE")
+    _add_daemon(poison)
     actions = poison.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="what was set aside, and why")
     for action, text in (("retry", "judge it again, as if it came now"), ("drop", "forget it")):
@@ -103,13 +104,37 @@ def _poison(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _outbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     outbox = commands.add_parser("outbox", help="notices that wait, died, or lost their receiver")
-    outbox.add_argument("--config", type=Path, required=True, metavar="FILE")
+    _add_daemon(outbox)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="newest first")
     listing.add_argument("--state", help="only these: queued, dead, orphaned, delivered, skipped, dropped")
     for action, text in (("resend", "try it again, under its own id"), ("drop", "never send it")):
         actions.add_parser(action, help=text).add_argument("id", type=int)
     outbox.set_defaults(command=("daemon.commands.outbox", "outbox"))
+
+
+def _audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser("audit", help="who changed what, newest first")
+    _add_daemon(audit)
+    audit.add_argument("--since", metavar="TIME", help="epoch seconds or ISO 8601")
+    audit.add_argument("--limit", type=_count, default=100, metavar="N", help="at most so many; default: 100")
+    audit.add_argument("--json", action="store_true", help="one JSON object per line")
+    audit.set_defaults(command=("daemon.commands.audit", "audit"))
+
+
+def _add_daemon(parser: argparse.ArgumentParser) -> None:
+    """For a command that asks the running daemon."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--key", metavar="ID", help="the access key to sign with; default: the first whose role suffices"
+    )
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return count
 
 
 def _backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -112,6 +112,7 @@ class App:
         await self.rulebook.begin(settings)
         self.plane = ControlPlane(self.store, kinds(), self._in_force, clock.now_ns, self._api_changed)
         self.access = Access(settings, clock.now_ns)
+        telemetry.watch_access(self.access.denials, lambda: self.access.evicted)
         app = application(telemetry, self.access)
         ops.add(app, self.vitals)
         poison.add(app, self)
@@ -164,7 +165,14 @@ class App:
         self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
         self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
         self.reloader = Reloader(
-            self._config, self._loaded, kinds(), self.dispatch, telemetry, self.rulebook, self.bridges.apply
+            self._config,
+            self._loaded,
+            kinds(),
+            self.dispatch,
+            telemetry,
+            self.rulebook,
+            self.access,
+            self.bridges.apply,
         )
         self._after = after
         self.vitals.watch_counters()

@@ -17,6 +17,7 @@ from config.kinds import Kinds
 from config.load import ConfigError, Loaded, load
 from config.model import Rules, Settings
 from daemon import logs
+from daemon.access import Access, Keys, keys_of
 from daemon.control.refusal import InvalidRequestException
 from daemon.dispatch import Dispatch, Plan
 from daemon.http.ops import Answer, Failed, Refused, Reloaded
@@ -35,6 +36,10 @@ class Rulebook(Protocol):
         """What would be in force with these of files."""
         ...
 
+    async def note(self, change: Change) -> None:
+        """Put a reload into the audit trail."""
+        ...
+
     async def put_in_force(self, settings: Settings) -> None:
         """Take a configuration's rules over, and wait until they are in force.
 
@@ -49,11 +54,11 @@ class Reloader:
 
     def __init__(
         self, path: Path, loaded: Loaded, kinds: Kinds, dispatch: Dispatch, telemetry: Telemetry,
-        rulebook: Rulebook, apply_bridges: Callable[[Settings], Awaitable[None]],
+        rulebook: Rulebook, access: Access, apply_bridges: Callable[[Settings], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.loaded, self.generation = loaded, 1
         self._path, self._kinds, self._dispatch, self._telemetry = path, kinds, dispatch, telemetry
-        self._rulebook, self._apply_bridges = rulebook, apply_bridges
+        self._rulebook, self._access, self._apply_bridges = rulebook, access, apply_bridges
         self._lock = asyncio.Lock()
         self.last_problems: tuple[str, ...] = ()
 
@@ -96,17 +101,18 @@ class Reloader:
                 tuple(f"{field}: can't be changed while the daemon runs; restart it" for field in change.needs_restart)
             )
         try:
+            keys = await asyncio.to_thread(keys_of, loaded.settings)
             plan = self._dispatch.prepare(loaded.settings.receivers)
             rules = await self._rulebook.preview(loaded.settings.rules)
             await asyncio.to_thread(World, rules, self._kinds, "")
-        except ReceiverError as problem:
+        except (ReceiverError, ConfigError) as problem:
             return Refused((str(problem),))
         except Exception as problem:  # the reload's boundary: a bug in building leaves the old one in force
             log.exception("config.build-failed")
             return Failed(f"could not build it: {problem!r}")
-        return await self._put_in_force(loaded, change, plan)
+        return await self._put_in_force(loaded, change, plan, keys)
 
-    async def _put_in_force(self, loaded: Loaded, change: Change, plan: Plan) -> Answer:
+    async def _put_in_force(self, loaded: Loaded, change: Change, plan: Plan, keys: Keys) -> Answer:
         for warning in (*loaded.warnings, *plan.warnings):
             log.warning("config.warning", problem=str(warning))
         settings = loaded.settings
@@ -118,10 +124,13 @@ class Reloader:
                 return Refused(tuple(f"{self._path}: {one}" for one in problem.message.splitlines()))
             except TimeoutError:
                 return Failed(f"the log did not take the change within {APPLY_S:g} s; it takes effect when it does")
+        self._access.apply(keys)
         await self._dispatch.apply(plan)
         await self._apply_bridges(settings)
         logs.set_level(settings.logging.level)
         changed = settings != self.settings
+        if changed:
+            await self._rulebook.note(change)
         self.loaded = loaded
         self.generation += changed
         return Reloaded(self.generation, changed)

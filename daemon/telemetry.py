@@ -6,10 +6,10 @@ part keeps anyway (a queue's length, a bridge's totals) are read from there at t
 """
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +136,12 @@ class Telemetry:
 
     def refused(self, reason: str) -> None:
         self.http_refused.labels(reason).inc()
+
+    def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
+        """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
+        for reason in denials:
+            self.access_denied.read_from(partial(denials.__getitem__, reason), str(reason))
+        self.access_evicted.read_from(evicted)
 
     # What the AWS API tells (daemon/http/aws/endpoint.py).
 
@@ -277,6 +283,12 @@ class Telemetry:
         self.ready = self._gauge("ready", "1 while /-/ready says yes.")
         self.http_requests = self._counter("http_requests", "HTTP requests answered.", "code")
         self.http_refused = self._counter("http_refused", "Connections and requests turned away, by reason.", "reason")
+        self.access_denied = Total(self.registry, "detectd_access_denied", "Requests denied, by reason.", "reason")
+        self.access_evicted = Total(
+            self.registry,
+            "detectd_access_failures_evicted",
+            "Addresses whose failures were forgotten for want of room.",
+        )
         self.api_requests = self._counter("api_requests", "Requests to the AWS API, by outcome.", "operation", "code")
         self.logs_suppressed = Total(self.registry, "detectd_log_lines_suppressed", "Log lines held back in a flood.")
         self.actor_failures = self._gauge("actors_failed", "Actors that were given up.")

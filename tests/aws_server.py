@@ -41,7 +41,8 @@ class Serving:
         self.control, self.meter, self.url = control, meter, f"http://{address}"
         self.client = boto3.client(
             "iot", endpoint_url=self.url, region_name=ACCOUNT.region, aws_access_key_id="nobody",
-            aws_secret_access_key="nothing", config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
+            aws_secret_access_key="nothing",
+            config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
         )  # fmt: skip
 
     async def call(self, operation: str, **params: Any) -> dict[str, Any]:

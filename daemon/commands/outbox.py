@@ -1,16 +1,21 @@
 """`detectd outbox list|resend|drop`."""
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+from daemon.access import Role
 from daemon.commands._ask import ask
+
+NEEDS: Final[Mapping[str, Role]] = {"resend": "operate", "drop": "admin"}
+"""As daemon/http/outbox.py asks for."""
 
 
 def outbox(options: argparse.Namespace) -> int:
     """As `_ask.ask`."""
     if options.action == "list":
         return ask(options, "outbox", {"state": options.state} if options.state else {}, _row)
-    return ask(options, "outbox", {"id": str(options.id)}, _row)
+    return ask(options, "outbox", {"id": str(options.id)}, _row, NEEDS[options.action])
 
 
 def _row(row: dict[str, Any]) -> str:

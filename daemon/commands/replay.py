@@ -3,8 +3,6 @@
 import argparse
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from actors.metrics import kinds
 from config.load import load
+from daemon.commands._moment import seconds_of
 from daemon.replay import Unreadable, epoch_ns, event_of
 from daemon.replay import replay as events
 
@@ -22,7 +21,7 @@ def replay(options: argparse.Namespace) -> int:
     """0 done, 1 the configuration is bad, 2 the input can't be read."""
     settings = load(options.config, kinds()).settings
     try:
-        until_ns = _instant_ns(options.until) if options.until else None
+        until_ns = epoch_ns(seconds_of(options.until)) if options.until else None
     except ValueError as problem:
         print(f"--until: {problem}", file=sys.stderr)
         return 2
@@ -38,19 +37,6 @@ def replay(options: argparse.Namespace) -> int:
         print(f"{options.input}: {problem}", file=sys.stderr)
         return 2
     return 0
-
-
-def _instant_ns(text: str) -> int:
-    """Epoch seconds or ISO 8601 (UTC where it names no offset), exact to the digit. Raises ValueError."""
-    try:
-        seconds = Decimal(text)
-    except InvalidOperation:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = Decimal(int(moment.replace(microsecond=0).timestamp())) + Decimal(moment.microsecond) / 1_000_000
-    if not seconds.is_finite():
-        raise ValueError(f"{text!r} is no moment")
-    return epoch_ns(seconds)
 
 
 def _opened(path: Path) -> AbstractContextManager[BinaryIO]:

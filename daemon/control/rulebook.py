@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from config.diff import Change
 from config.kinds import Kinds
 from config.merge import merged
 from config.model import Rules, Settings
@@ -38,6 +41,11 @@ class Rulebook:
         """
         now_ns = self._clock()
         await self._store.write(lambda con: take_files(con, settings, self._kinds, self._actor, now_ns))
+
+    async def note(self, change: Change) -> None:
+        """Put a reload into the audit trail: what it changed."""
+        now_ns, detail = self._clock(), msgspec.to_builtins(change)
+        await self._store.write(lambda con: audit.note(con, now_ns, self._actor, "Reload", "configuration", detail))
 
     async def begin(self, settings: Settings) -> None:
         """Take over what the files say at the start. Raises `RulesConflict`."""

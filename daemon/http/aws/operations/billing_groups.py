@@ -30,7 +30,7 @@ async def create_billing_group(call: Call) -> Answer:
         if known is None:
             made = str(uuid4())
             con.execute("INSERT INTO billing_groups VALUES (?, ?, ?, 1, ?)", (name, made, description, now_ns))
-            tags.put(con, _resource(name), given)
+            tags.put(con, _resource(name), given, InvalidRequestException)  # the model has no limit here
             return made
         if known[2] != description:
             message = f"there is a billing group {name} already, with other properties"

@@ -7,7 +7,7 @@ from uuid import uuid4
 from daemon.control import attributes, tags, thing_groups
 from daemon.control.owned import refuse_if_of_file, refuse_other_version
 from daemon.control.plane import Call
-from daemon.control.refusal import ResourceAlreadyExistsException
+from daemon.control.refusal import InvalidRequestException, ResourceAlreadyExistsException
 from daemon.control.rules import Con
 from daemon.control.thing_groups import ThingGroup
 from daemon.http.aws.paging import page, page_size, start_of
@@ -28,7 +28,7 @@ async def create_thing_group(call: Call) -> Answer:
             thing_groups.check_parent(con, wanted.parent)
         attributes.refuse_too_many(f"thing group {name}", wanted.attributes, thing_groups.ATTRIBUTES_MAX)
         thing_groups.insert(con, wanted)
-        tags.put(con, thing_groups.resource(name), given)
+        tags.put(con, thing_groups.resource(name), given, InvalidRequestException)  # the model has no limit here
         return wanted
 
     made = await call.change(create, thing_groups.resource(name))
