@@ -113,10 +113,12 @@ async def _ask(settings: Settings, question: Question, key: AccessKey | None) ->
     url = f"{'https' if http.tls else 'http'}://{_reachable(http.listen)}{question.path}{_query(question.where)}"
     headers = _signature(settings, question.method, url, key) if key else {}
     connector = aiohttp.TCPConnector(ssl=_trusted(http.tls)) if http.tls else None
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session:
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session,
         # `encoded`: what is signed is what is sent, to the letter.
-        async with session.request(question.method, URL(url, encoded=True), headers=headers) as response:
-            return response.status, await response.json()
+        session.request(question.method, URL(url, encoded=True), headers=headers) as response,
+    ):
+        return response.status, await response.json()
 
 
 def _query(where: Mapping[str, str]) -> str:

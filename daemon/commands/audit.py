@@ -1,4 +1,4 @@
-"""`detectd audit`: who changed what, newest first; from the running daemon, or from its database when it doesn't run."""
+"""`detectd audit`: who changed what, newest first; from the daemon, or from its database when it doesn't run."""
 
 import argparse
 import sqlite3
@@ -60,7 +60,7 @@ def _entries(settings: Settings, since_ns: int, limit: int, key_id: str | None) 
         path = settings.data_dir / STORE
         if not path.exists():
             raise
-        print(f"the daemon doesn't run: read from {path}", file=sys.stderr)
+        print(f"the daemon doesn't answer: read from {path}", file=sys.stderr)
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as con:
             yield from trail.entries(con, since_ns, limit)
         return

@@ -21,7 +21,7 @@ def replay(options: argparse.Namespace) -> int:
     """0 done, 1 the configuration is bad, 2 the input can't be read."""
     settings = load(options.config, kinds()).settings
     try:
-        until_ns = epoch_ns(seconds_of(options.until)) if options.until else None
+        until_ns = _instant_ns(options.until) if options.until else None
     except ValueError as problem:
         print(f"--until: {problem}", file=sys.stderr)
         return 2
@@ -37,6 +37,11 @@ def replay(options: argparse.Namespace) -> int:
         print(f"{options.input}: {problem}", file=sys.stderr)
         return 2
     return 0
+
+
+def _instant_ns(text: str) -> int:
+    """Raises ValueError."""
+    return epoch_ns(seconds_of(text))
 
 
 def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
