@@ -49,7 +49,7 @@ def _since_ns(text: str | None) -> int:
         return 0
     seconds = seconds_of(text)
     if not 0 <= seconds < SINCE_MAX_S:
-        raise ValueError(f"{text!r} is no moment since 1970")
+        raise ValueError(f"{text!r} is no moment between 1970 and 2255")
     return round(seconds * NS)
 
 
