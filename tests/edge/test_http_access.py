@@ -253,9 +253,12 @@ async def test_administrators_read_the_trail_newest_first_and_in_pages(tmp_path:
         assert (status, [entry.resource for entry in page]) == (200, ["thing/4", "thing/3"])
         rest = (await served.ask("GET", f"/-/audit?before={page[-1].id}&since_ns={1 * NS}", "ADMIN"))[1]["audit"]
         assert [entry["resource"] for entry in rest] == ["thing/2", "thing/1"]
+        assert (await served.ask("GET", f"/-/audit?since_ns={time.time_ns()}", "ADMIN"))[:2] == (200, {"audit": []})
 
 
-@pytest.mark.parametrize("query", ["limit=x", "since_ns=-1", "before=1.5", "limit=%C2%B2", "before=" + "9" * 30])
+@pytest.mark.parametrize(
+    "query", ["limit=x", "since_ns=-1", "before=1.5", "limit=%C2%B2", "before=" + "9" * 30, f"before={2**63}"]
+)
 async def test_a_question_about_the_trail_that_makes_no_sense_is_400(tmp_path: Path, query: str) -> None:
     async with store_with(tmp_path, 0) as store, serving(settings(tmp_path), store) as served:
         assert (await served.ask("GET", f"/-/audit?{query}", "ADMIN"))[0] == 400
