@@ -134,7 +134,15 @@ class Disabled:
     detail: str = ""
 
 
-Outcome = Delivered | Retry | Disabled
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This notice will never be taken, however often it is sent; others may be."""
+
+    reason: Reason = Reason.CLIENT_ERROR
+    detail: str = ""
+
+
+Outcome = Delivered | Retry | Disabled | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,8 @@ def settle(outcome: Outcome, webhook_id: str, attempts: int, now_ns: int) -> Nex
             return Done(after(State.SENDING, Event.ACCEPTED))
         case Disabled():
             return Hold(after(State.SENDING, Event.GONE), _why(outcome))
+        case Refused():
+            return GiveUp(after(State.SENDING, Event.EXHAUSTED), attempts + 1, _why(outcome))
         case Retry():
             return _again(outcome, webhook_id, attempts + 1, now_ns)
         case _:
@@ -234,5 +244,5 @@ def due_ns(stored_ns: int, now_ns: int) -> int:
     return min(stored_ns, now_ns + int(GAP_MAX_S * NS))
 
 
-def _why(outcome: Retry | Disabled) -> str:
+def _why(outcome: Retry | Disabled | Refused) -> str:
     return f"{outcome.reason}: {outcome.detail}" if outcome.detail else str(outcome.reason)

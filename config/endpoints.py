@@ -7,15 +7,17 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from math import isfinite
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from config.address import parse_address
-from config.model import Bridge, Embedded, Http, Limits, Log, Nats, Settings, Tls, Webhook
+from config.model import Bridge, Embedded, Http, Limits, Log, Nats, Receivers, Settings, Tls, Topic, Webhook
 from config.problem import ConfigError, Finding
 from config.secret import loose, read_secret
+from config.topics import RULE, is_topic
 
 SECONDS_MAX: Final = 1e9
 """About 31 years: in nanoseconds it still fits into an int64 beside today's date."""
@@ -42,6 +44,7 @@ def check_daemon(settings: Settings) -> list[Finding]:
         *_brokers(settings),
         *_log(settings.log),
         *_webhooks(settings.receivers.webhooks),
+        *_topics(settings.receivers),
         *_aws(settings),
         *_limits(settings.rules.limits),
         *_seconds(settings.checkpoint.every_s, "checkpoint", "every_s", above=0.0),
@@ -183,6 +186,24 @@ def _webhooks(webhooks: Iterable[Webhook]) -> Found:
     for at, webhook in enumerate(webhooks):
         for found in _webhook(webhook):
             yield found.below("receivers", "webhooks", at)
+
+
+def _topics(receivers: Receivers) -> Found:
+    taken = {webhook.name for webhook in receivers.webhooks}
+    yield from _twice((topic.name for topic in receivers.topics), "name", "receivers", "topics")
+    for at, topic in enumerate(receivers.topics):
+        for found in _topic(topic, taken):
+            yield found.below("receivers", "topics", at)
+
+
+def _topic(topic: Topic, taken: AbstractSet[str]) -> Found:
+    if not _NAME.fullmatch(topic.name):
+        yield _at(f"a topic's name {_NAME_RULE}", "name")
+    if topic.name in taken:
+        yield _at(f'"{topic.name}" is the name of a webhook already', "name")
+    if not is_topic(topic.arn):
+        yield _at(f"the ARN of an SNS topic {RULE}", "arn")
+    yield from _seconds(topic.timeout_s, "timeout_s", above=0.0, at_most=300.0)
 
 
 def _webhook(webhook: Webhook) -> Found:

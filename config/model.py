@@ -263,8 +263,19 @@ class Webhook(Daemon, frozen=True):
     timeout_s: float = 15.0
 
 
+class Topic(Daemon, frozen=True):
+    """An SNS topic."""
+
+    name: str
+    arn: str
+    timeout_s: float = 15.0
+
+
 class Receivers(Daemon, frozen=True):
+    """Who hears of every event. The topics of profiles' `alertTargets` hear of their own."""
+
     webhooks: tuple[Webhook, ...] = ()
+    topics: tuple[Topic, ...] = ()
 
 
 class AwsOut(Daemon, frozen=True):

@@ -19,6 +19,7 @@ from config.model import (
 from config.problem import Finding
 from config.shape import did_you_mean
 from config.targets import ALL, GROUP, group_of, short_target
+from config.topics import RULE, is_topic
 
 BEHAVIORS_MAX: Final = 100
 ELEMENTS_MAX: Final = 1000
@@ -193,6 +194,8 @@ def _alert_targets(profile: SecurityProfile) -> Found:
             yield Finding(("alertTargets", key), "the only kind of alert target is SNS", at_key=True)
         if not 1 <= len(target.alert_target_arn) <= 2048:
             yield _at("an alertTargetArn has 1 to 2048 characters", "alertTargets", key, "alertTargetArn")
+        elif key == "SNS" and not is_topic(target.alert_target_arn):
+            yield _at(f"the ARN of an SNS topic {RULE}", "alertTargets", key, "alertTargetArn")
         yield from _role(target.role_arn, "alertTargets", key)
 
 

@@ -137,9 +137,10 @@ class App:
         session = await stack.enter_async_context(client_session())
         self.dispatch = Dispatch(self.store, clock, session, on_news=self.vitals.delivery)
         stack.push_async_callback(self.dispatch.stop)
-        plan = self.dispatch.prepare(settings.receivers)
+        plan = self.dispatch.prepare(settings.receivers, settings.aws)
         for warning in plan.warnings:
             log.warning("config.warning", problem=warning)
+        await self.dispatch.use_topics(await self.rulebook.preview(settings.rules))
         await self.dispatch.apply(plan)
         await self._build(settings)
 
@@ -176,7 +177,9 @@ class App:
         )
         self._after = after
         self.vitals.watch_counters()
-        self.announcer = Announcer(settings.rules, store, self.host.append, self.pipeline.reached, clock)
+        self.announcer = Announcer(
+            settings.rules, store, self.host.append, self.pipeline.reached, clock, self.dispatch.use_topics
+        )
         self.rulebook.announcer = self.announcer
         await self.announcer.put(str(self._config))  # files may have changed while we were away: an entry too
 

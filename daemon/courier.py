@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, assert_never
 
 from actors import delivery
-from actors.delivery import Delivered, Disabled, Done, GiveUp, Hold, Outcome, Reason, Retry, Wait
+from actors.delivery import Delivered, Disabled, Done, GiveUp, Hold, Outcome, Reason, Refused, Retry, Wait
 from actors.notice import Notice
 from config.model import NS
 from daemon import outbox
@@ -375,7 +375,7 @@ def _within_reach(rows: Sequence[Notice], now_ns: int) -> list[Notice]:
 
 def _reason(outcome: Outcome) -> Reason:
     match outcome:
-        case Retry(reason) | Disabled(reason):
+        case Retry(reason) | Disabled(reason) | Refused(reason):
             return reason
         case Delivered():
             raise AssertionError("a delivery is no failure")

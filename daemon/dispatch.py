@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
 
 from actors.effects import Transition
 from actors.notice import Notice
-from config.model import Receivers
+from config.model import AlertTarget, AwsOut, Receivers, Rules, Topic
 from daemon import outbox
 from daemon.clock import Clock
 from daemon.courier import (
@@ -40,6 +40,8 @@ from daemon.writer import StoreClosed
 __all__ = ["Crashed", "Died", "Dispatch", "Failed", "News", "Plan", "Sent", "Stats", "Status", "Switched"]
 
 RECENT_MAX: Final = 100
+TOPIC: Final = "sns:"
+"""How the receivers of profiles' `alertTargets` are named: this and the topic's ARN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Plan:
     """Receivers that are built, and not yet in use."""
 
     notifiers: Mapping[str, Notifier]
+    tools: Tools | None = None  # that they were built with, where topics of profiles are to be built so too
 
     @property
     def warnings(self) -> list[str]:
@@ -82,21 +85,25 @@ class Dispatch:
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
         self._workers: dict[str, Courier] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._topics: dict[str, str] = {}  # profile -> the receiver that its alertTargets name
         self._started = False
         store.route = self.route
         store.on_notices = self._offer
 
-    def prepare(self, receivers: Receivers) -> Plan:
+    def prepare(self, receivers: Receivers, aws: AwsOut | None = None) -> Plan:
         """Build every receiver, touching nothing. Raises `daemon.notifiers.ReceiverError` with all problems."""
-        return Plan(build_all(receivers, self._tools))
+        tools = replace(self._tools, endpoint_urls=aws.endpoint_urls if aws else {})
+        return Plan(build_all(receivers, tools), tools)
 
     async def apply(self, plan: Plan) -> None:
         """Use these receivers from now on. Workers of unchanged ones go on as they are; one that is disabled is
         tried again, for a reload is an operator's word (a start is not). Removed ones finish what they are
         sending, and their rows wait as `orphaned`.
         """
-        for name in [name for name in self._workers if name not in plan.notifiers]:
+        self._tools = plan.tools or self._tools
+        for name in [name for name in self._workers if name not in plan.notifiers and not name.startswith(TOPIC)]:
             self._retire(name)
+        await self._exchange_topics()
         for name, notifier in plan.notifiers.items():
             if name in self._workers:
                 await self._exchange(name, notifier)
@@ -106,9 +113,35 @@ class Dispatch:
             await self._orphan()
         self._started = True
 
-    def route(self, _: Transition) -> Sequence[str]:
-        """Who hears of a transition: every receiver (design.md §5)."""
-        return tuple(self._workers)
+    async def use_topics(self, rules: Rules) -> None:
+        """Let the profiles of `rules` be heard by the topics that they name; at the start, before `apply`.
+
+        A topic that no profile names any more stays until the next start: the end of an alarm is for those who heard
+        of its beginning.
+        """
+        named = {profile.security_profile_name: _topic_of(profile.alert_targets) for profile in rules.profiles}
+        self._topics = {profile: name for profile, name in named.items() if name is not None}
+        left = [] if self._started else await self._store.read(lambda con: outbox.awaited(con, TOPIC))
+        for name in sorted({*self._topics.values(), *left} - self._workers.keys()):
+            await self._add(name, self._topic(name))
+
+    async def _exchange_topics(self) -> None:
+        for name in [name for name in self._workers if name.startswith(TOPIC)]:
+            await self._exchange(name, self._topic(name))
+
+    def _topic(self, name: str) -> Notifier:
+        options = Topic(name, name.removeprefix(TOPIC))
+        return build_all(Receivers(topics=(options,)), self._tools)[name]
+
+    def route(self, transition: Transition) -> Sequence[str]:
+        """Who hears of a transition: every receiver of the configuration, and the topic of its profile (design.md §5).
+
+        The end of an alarm is offered to all; the store keeps it to those who were told of the beginning.
+        """
+        if transition.event_type != "in-alarm":
+            return tuple(self._workers)
+        topic = self._topics.get(transition.profile)
+        return tuple(name for name in self._workers if not name.startswith(TOPIC) or name == topic)
 
     def _offer(self, notices: Sequence[Notice]) -> None:
         by_receiver: dict[str, list[Notice]] = {}
@@ -205,3 +238,8 @@ class Dispatch:
 
     def _now_ns(self) -> int:
         return self._clock.monotonic_ns() + self._offset_ns
+
+
+def _topic_of(targets: Mapping[str, AlertTarget]) -> str | None:
+    sns = targets.get("SNS")
+    return TOPIC + sns.alert_target_arn if sns else None

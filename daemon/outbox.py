@@ -86,6 +86,15 @@ def told_of(con: Con, violation_id: str) -> dict[str, str]:
     )
 
 
+def awaited(con: Con, prefix: str) -> list[str]:
+    """Receivers whose names begin so, and who have notices to come: queued ones, or the ends of open alarms."""
+    sql = (
+        "SELECT DISTINCT o.receiver FROM outbox o JOIN violations v ON v.violation_id = o.violation_id "
+        "WHERE substr(o.receiver, 1, length(?1)) = ?1 AND (o.state IN ('queued', 'orphaned') OR v.end_ns IS NULL)"
+    )
+    return [name for (name,) in con.execute(sql, (prefix,))]
+
+
 def _followers(con: Con, violation_id: str, receivers: Sequence[str]) -> dict[str, State]:
     """{receiver: the state in which an alarm's end begins}, from what became of its in-alarm."""
     told = told_of(con, violation_id)

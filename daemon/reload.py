@@ -102,7 +102,7 @@ class Reloader:
             )
         try:
             keys = await asyncio.to_thread(keys_of, loaded.settings)
-            plan = self._dispatch.prepare(loaded.settings.receivers)
+            plan = self._dispatch.prepare(loaded.settings.receivers, loaded.settings.aws)
             rules = await self._rulebook.preview(loaded.settings.rules)
             await asyncio.to_thread(World, rules, self._kinds, "")
         except (ReceiverError, ConfigError) as problem:

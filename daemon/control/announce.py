@@ -39,15 +39,20 @@ class Shelf(Protocol):
 
 
 class Announcer:
-    """Puts new rules into the log. `files` are the rules of the configuration in force."""
+    """Puts new rules into the log. `files` are the rules of the configuration in force.
+
+    `before` is called with new rules right before they go into the log: whoever must know them first.
+    """
 
     def __init__(
         self, files: Rules, shelf: Shelf, append: Callable[[str, bytes], Awaitable[int]],
         reached: Callable[[int], Awaitable[None]], clock: Clock,
+        before: Callable[[Rules], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.files = files
         self.announced = 0  # entries written
         self._shelf, self._append, self._reached, self._clock = shelf, append, reached, clock
+        self._before = before
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -85,6 +90,8 @@ class Announcer:
             digest = digest_of(body)
             if await self._shelf.get_meta(RULES) == digest:
                 return None
+            if self._before is not None:
+                await self._before(rules)
             await self._shelf.put_definition(digest, body)
             position = await self._append(CHANGE, msgspec.json.encode(RulesChange(digest, by)))
             await self._shelf.put_meta(RULES, digest)

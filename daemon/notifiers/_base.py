@@ -6,16 +6,27 @@ for all kinds. It may be called for several notices at once, and again for the s
 sends carries `notice.webhook_id`. No secret may get into an outcome, a repr or an exception.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import aiohttp
 
-from actors.delivery import Delivered, Disabled, Outcome, Reason, Retry
+from actors.delivery import Delivered, Disabled, Outcome, Reason, Refused, Retry
 from actors.notice import Notice
 
-__all__ = ["Delivered", "Disabled", "Notice", "Notifier", "NotifierKind", "Outcome", "Reason", "Retry", "Tools"]
+__all__ = [
+    "Delivered",
+    "Disabled",
+    "Notice",
+    "Notifier",
+    "NotifierKind",
+    "Outcome",
+    "Reason",
+    "Refused",
+    "Retry",
+    "Tools",
+]
 
 
 class Notifier(Protocol):
@@ -40,6 +51,7 @@ class Tools:
 
     session: aiohttp.ClientSession
     clock: Callable[[], int]  # wall time, ns
+    endpoint_urls: Mapping[str, str] = field(default_factory=dict)  # AWS service -> where it is, if not at AWS
 
 
 @dataclass(frozen=True, slots=True)
