@@ -218,6 +218,24 @@ def test_over_tls_the_places_are_counted_before_the_handshake(run: Any, contexts
 
 
 @pytest.mark.parametrize("run", RUNNERS)
+def test_over_tls_a_request_that_is_being_answered_keeps_its_place(run: Any, contexts: Any) -> None:
+    async def story() -> None:
+        meter = Meter()
+        async with bounded(meter, most=1, tls=contexts[0]) as (address, taken_in):
+            busy, busy_writer = await _open(address, contexts[1])
+            busy_writer.write(HELD)
+            await _eventually(lambda: not taken_in._waiting)
+            _, late = await _open(address)
+            await _eventually(lambda: meter.refusals["connections"] == 1)
+            _gate(taken_in).set()
+            assert (await _until_closed(busy)).endswith(b"let go")
+            for writer in (busy_writer, late):
+                writer.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("run", RUNNERS)
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00"])
 def test_what_never_ends_its_handshake_costs_the_connection(run: Any, sent: bytes, contexts: Any) -> None:
     async def story() -> None:
