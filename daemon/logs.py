@@ -43,7 +43,7 @@ def set_level(level: str) -> None:
     """The least severity that is written; takes effect at once. Libraries' chatter stays one step above ours."""
     root = logging.getLogger()
     root.setLevel(level.upper())
-    for name in ("aiohttp.access", "mqtt", "nats", "watchfiles"):
+    for name in ("aiohttp.access", "botocore", "mqtt", "nats", "watchfiles"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
