@@ -17,7 +17,9 @@ from config.model import Settings
 from daemon import kernel_cache
 from daemon.commands import bad
 
-COMPILED: Final = frozenset(f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup", "audit"))
+COMPILED: Final = frozenset(
+    f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup", "audit", "apply", "export", "import_")
+)
 EXAMPLES: Final = """\
 examples:
   detectd check detectd.yaml                       is the configuration good, and what does it mean?
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _poison(commands)
     _outbox(commands)
     _audit(commands)
+    _moving(commands)
     _backup(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=("daemon.commands.version", "version"))
@@ -120,6 +123,51 @@ def _audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     audit.add_argument("--limit", type=_count, default=100, metavar="N", help="at most so many; default: 100")
     audit.add_argument("--json", action="store_true", help="one JSON object per line")
     audit.set_defaults(command=("daemon.commands.audit", "audit"))
+
+
+def _moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Definitions in and out."""
+    importing = commands.add_parser("import", help="definitions from AWS or CloudFormation, as files that pass `check`")
+    sources = importing.add_subparsers(metavar="SOURCE", required=True)
+    aws = sources.add_parser("aws", help="what an account has (any endpoint that speaks AWS IoT's API)")
+    aws.add_argument("--region", required=True)
+    aws.add_argument("--endpoint-url", metavar="URL")
+    aws.add_argument("--profile", help="of AWS's configuration files")
+    _add_out(aws)
+    aws.set_defaults(command=("daemon.commands.import_", "from_aws"))
+    template = sources.add_parser("cloudformation", help="a template, YAML or JSON, as CDK writes it too")
+    template.add_argument("file", type=Path, metavar="FILE")
+    template.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_pair)
+    template.add_argument("--region", default="us-east-1")
+    template.add_argument("--account", default="000000000000")
+    _add_out(template)
+    template.set_defaults(command=("daemon.commands.import_", "from_cloudformation"))
+
+    export = commands.add_parser("export", help="what the API of a running daemon made, as files")
+    _add_daemon(export)
+    export.add_argument("--endpoint-url", metavar="URL", help="default: where the configuration listens")
+    _add_out(export)
+    export.set_defaults(command=("daemon.commands.export", "export"))
+
+    apply = commands.add_parser("apply", help="make the API of a running daemon have what files say")
+    _add_daemon(apply)
+    apply.add_argument("directory", type=Path, metavar="DIR", help="a folder as `export` and `import` write it")
+    apply.add_argument("--endpoint-url", metavar="URL", help="default: where the configuration listens")
+    apply.add_argument("--dry-run", action="store_true", help="say what would be done")
+    apply.add_argument("--check", action="store_true", help="likewise, and exit 1 where there is something")
+    apply.add_argument("--no-delete", dest="delete", action="store_false", help="leave what the files don't have")
+    apply.set_defaults(command=("daemon.commands.apply", "apply"))
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the files go")
+    parser.add_argument("--force", action="store_true", help="write over files that are there")
+
+
+def _pair(text: str) -> str:
+    if "=" not in text:
+        raise argparse.ArgumentTypeError("must be NAME=VALUE")
+    return text
 
 
 def _add_daemon(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,7 @@ def answered(settings: Settings, question: Question, key_id: str | None) -> dict
         ConfigError: the key's secret file can't be read.
         NoKey, Refused, Unreachable: as they say.
     """
-    key = _key(settings.http, question.need, key_id)
+    key = key_for(settings.http, question.need, key_id)
     try:
         status, answer = asyncio.run(_ask(settings, question, key))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
@@ -93,8 +93,8 @@ def answered(settings: Settings, question: Question, key_id: str | None) -> dict
     return answer
 
 
-def _key(http: Http, need: Role, key_id: str | None) -> AccessKey | None:
-    """None: none is needed."""
+def key_for(http: Http, need: Role, key_id: str | None) -> AccessKey | None:
+    """The key to sign with; None: none is needed. Raises `NoKey`."""
     if key_id is not None:
         found = [key for key in http.access_keys if key.id == key_id]
     else:
@@ -110,7 +110,7 @@ def _key(http: Http, need: Role, key_id: str | None) -> AccessKey | None:
 
 async def _ask(settings: Settings, question: Question, key: AccessKey | None) -> tuple[int, dict[str, Any]]:
     http = settings.http
-    url = f"{'https' if http.tls else 'http'}://{_reachable(http.listen)}{question.path}{_query(question.where)}"
+    url = f"{url_of(http)}{question.path}{_query(question.where)}"
     headers = _signature(settings, question.method, url, key) if key else {}
     connector = aiohttp.TCPConnector(ssl=_trusted(http.tls)) if http.tls else None
     async with (
@@ -119,6 +119,11 @@ async def _ask(settings: Settings, question: Question, key: AccessKey | None) ->
         session.request(question.method, URL(url, encoded=True), headers=headers) as response,
     ):
         return response.status, await response.json()
+
+
+def url_of(http: Http) -> str:
+    """Where the daemon of a configuration answers, from this machine."""
+    return f"{'https' if http.tls else 'http'}://{_reachable(http.listen)}"
 
 
 def _query(where: Mapping[str, str]) -> str:

@@ -23,18 +23,19 @@ def check(options: argparse.Namespace) -> int:
         _print_json({"valid": False, "problems": [str(p) for p in problem.problems]})
         return bad(problem)
     if options.json:
-        meanings = [{"profile": profile, "behavior": name, "means": text} for profile, name, text in _meanings(loaded)]
-        _print_json({"valid": True, "warnings": [str(w) for w in loaded.warnings], "behaviors": meanings})
+        told = [{"profile": profile, "behavior": name, "means": text} for profile, name, text in meanings(loaded)]
+        _print_json({"valid": True, "warnings": [str(w) for w in loaded.warnings], "behaviors": told})
         return 0
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for profile, name, text in _meanings(loaded):
+    for profile, name, text in meanings(loaded):
         print(f"{profile}/{name}: {text}")
     print(f"{options.config}: good", file=sys.stderr)
     return 0
 
 
-def _meanings(loaded: Loaded) -> list[tuple[str, str, str]]:
+def meanings(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """(profile, behavior, what it means) of every behavior."""
     rules = loaded.settings.rules
     metrics = metrics_of(kinds(), rules.custom_metrics)
     return [

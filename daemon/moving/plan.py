@@ -1,0 +1,242 @@
+"""What must be done so that an API has what it should: calls in an order in which each is allowed.
+
+Creations before what uses them, detachments before attachments (a target has five profiles at most), deletions last.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from config.model import CustomMetric, Dimension, Fleet, Group, Rules, SecurityProfile, Tag
+
+Arn = Callable[[str], str]
+"""The ARN of a resource like `securityprofile/NAME`."""
+
+_CLEARING: Final = {
+    "behaviors": "deleteBehaviors",
+    "alertTargets": "deleteAlertTargets",
+    "metricsExportConfig": "deleteMetricsExportConfig",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call. `text` says it, after `+` (new), `~` (changed) or `-` (gone); no operation: it can't be done."""
+
+    mark: str
+    text: str
+    operation: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(have: Rules, want: Rules, arn: Arn, *, delete: bool = True) -> list[Step]:
+    """From what there is to what there should be. Without `delete`, nothing goes."""
+    steps = [
+        *_metrics(have, want),
+        *_dimensions(have, want),
+        *(_gone_profiles(have, want) if delete else ()),
+        *(_detached(have, want, arn) if delete else ()),
+        *_profiles(have, want, arn),
+        *_fleet(have.fleet, want.fleet, delete=delete),
+        *_attached(have, want, arn),
+    ]
+    return steps + (list(_deletions(have, want)) if delete else [])
+
+
+def _by_name(objects: Sequence[Any], name: str) -> dict[str, Any]:
+    return {getattr(each, name): each for each in objects}
+
+
+# ---- custom metrics, dimensions ----
+
+
+def _metrics(have: Rules, want: Rules) -> Iterator[Step]:
+    old = _by_name(have.custom_metrics, "metric_name")
+    for metric in want.custom_metrics:
+        what, known = f"custom metric {metric.metric_name}", old.get(metric.metric_name)
+        if known is None:
+            yield Step("+", what, "create_custom_metric", _created(metric, {"metricName": metric.metric_name}))
+        elif known.metric_type != metric.metric_type:
+            yield Step("!", f"{what}: its type can't change from {known.metric_type} to {metric.metric_type}")
+        elif (known.display_name or "") != (metric.display_name or ""):
+            params = {"metricName": metric.metric_name, "displayName": metric.display_name or ""}
+            yield Step("~", what, "update_custom_metric", params)
+
+
+def _dimensions(have: Rules, want: Rules) -> Iterator[Step]:
+    old = _by_name(have.dimensions, "name")
+    for dimension in want.dimensions:
+        what, known = f"dimension {dimension.name}", old.get(dimension.name)
+        if known is None:
+            yield Step("+", what, "create_dimension", _created(dimension, {"type": dimension.type}))
+        elif known.string_values != dimension.string_values:
+            params = {"name": dimension.name, "stringValues": list(dimension.string_values)}
+            yield Step("~", what, "update_dimension", params)
+
+
+def _created(each: CustomMetric | Dimension, always: Mapping[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(each)
+    return body | dict(always) | {"clientRequestToken": str(uuid4())}
+
+
+# ---- profiles ----
+
+
+def _profiles(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
+    old = _by_name(have.profiles, "security_profile_name")
+    for profile in want.profiles:
+        name = profile.security_profile_name
+        what, known, body = f"security profile {name}", old.get(name), _body(profile)
+        if known is None:
+            tags = {"tags": _tags(profile.tags)} if profile.tags else {}
+            yield Step("+", what, "create_security_profile", {"securityProfileName": name, **body, **tags})
+            continue
+        if _body(known) != body:
+            yield Step(
+                "~", what, "update_security_profile", {"securityProfileName": name, **_update(_body(known), body)}
+            )
+        yield from _retagged(f"securityprofile/{name}", known.tags, profile.tags, arn)
+
+
+def _body(profile: SecurityProfile) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(profile)
+    for name in ("securityProfileName", "tags", "targets"):
+        body.pop(name, None)
+    return body
+
+
+def _update(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """All members, and the flags of those that are to be empty."""
+    flags = {flag: True for member, flag in _CLEARING.items() if old.get(member) and not new.get(member)}
+    retained = ("additionalMetricsToRetain", "additionalMetricsToRetainV2")
+    if any(old.get(member) for member in retained) and not any(new.get(member) for member in retained):
+        flags["deleteAdditionalMetricsToRetain"] = True
+    emptied = {"securityProfileDescription": ""} if "securityProfileDescription" in old else {}
+    return {**emptied, **new, **flags}
+
+
+def _retagged(resource: str, old: Sequence[Tag], new: Sequence[Tag], arn: Arn) -> Iterator[Step]:
+    before, after = {tag.key: tag.value for tag in old}, {tag.key: tag.value for tag in new}
+    gone = sorted(before.keys() - after.keys())
+    changed = [tag for tag in new if before.get(tag.key) != tag.value]
+    if gone:
+        yield Step("~", f"tags of {resource}", "untag_resource", {"resourceArn": arn(resource), "tagKeys": gone})
+    if changed:
+        yield Step("~", f"tags of {resource}", "tag_resource", {"resourceArn": arn(resource), "tags": _tags(changed)})
+
+
+def _tags(tags: Sequence[Tag]) -> list[dict[str, str]]:
+    return [{"Key": tag.key, "Value": tag.value} for tag in tags]
+
+
+def _gone_profiles(have: Rules, want: Rules) -> Iterator[Step]:
+    kept = _by_name(want.profiles, "security_profile_name")
+    for name in _by_name(have.profiles, "security_profile_name"):
+        if name not in kept:
+            yield Step("-", f"security profile {name}", "delete_security_profile", {"securityProfileName": name})
+
+
+def _attached(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
+    old = _by_name(have.profiles, "security_profile_name")
+    for profile in want.profiles:
+        before = old[profile.security_profile_name].targets if profile.security_profile_name in old else ()
+        for target in sorted(set(profile.targets) - set(before)):
+            yield _target("+", "attach_security_profile", profile.security_profile_name, target, arn)
+
+
+def _detached(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
+    new = _by_name(want.profiles, "security_profile_name")
+    for profile in have.profiles:
+        if profile.security_profile_name in new:
+            for target in sorted(set(profile.targets) - set(new[profile.security_profile_name].targets)):
+                yield _target("-", "detach_security_profile", profile.security_profile_name, target, arn)
+
+
+def _target(mark: str, operation: str, profile: str, target: str, arn: Arn) -> Step:
+    params = {"securityProfileName": profile, "securityProfileTargetArn": arn(target)}
+    return Step(mark, f"security profile {profile} on {target}", operation, params)
+
+
+# ---- the registry ----
+
+
+def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
+    for name in _parents_first(want.groups):
+        parent, known = want.groups[name].parent, have.groups.get(name)
+        if known is None:
+            more = {"parentGroupName": parent} if parent else {}
+            yield Step("+", f"thing group {name}", "create_thing_group", {"thingGroupName": name, **more})
+        elif known.parent != parent:
+            yield Step("!", f"thing group {name}: its parent can't change from {known.parent} to {parent}")
+    for thing in sorted(_things(want) - _things(have)):
+        yield Step("+", f"thing {thing}", "create_thing", {"thingName": thing})
+    old, new = _members(have), _members(want)
+    if delete:
+        for thing, group in sorted(old - new):
+            if thing in _things(want) and group in want.groups:
+                yield _member("-", "remove_thing_from_thing_group", thing, group)
+    for thing, group in sorted(new - old):
+        yield _member("+", "add_thing_to_thing_group", thing, group)
+
+
+def _deletions(have: Rules, want: Rules) -> Iterator[Step]:
+    for thing in sorted(_things(have.fleet) - _things(want.fleet)):
+        yield Step("-", f"thing {thing}", "delete_thing", {"thingName": thing})
+    for name in reversed(_parents_first(have.fleet.groups)):
+        if name not in want.fleet.groups:
+            yield Step("-", f"thing group {name}", "delete_thing_group", {"thingGroupName": name})
+    for name in sorted({each.name for each in have.dimensions} - {each.name for each in want.dimensions}):
+        yield Step("-", f"dimension {name}", "delete_dimension", {"name": name})
+    gone = {each.metric_name for each in have.custom_metrics} - {each.metric_name for each in want.custom_metrics}
+    for name in sorted(gone):
+        yield Step("-", f"custom metric {name}", "delete_custom_metric", {"metricName": name})
+
+
+def _parents_first(groups: Mapping[str, Group]) -> list[str]:
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        parent = groups[name].parent
+        if parent is not None and parent in groups and parent not in found:
+            visit(parent)
+        if name not in found:
+            found.append(name)
+
+    for name in sorted(groups):
+        visit(name)
+    return found
+
+
+def _things(fleet: Fleet) -> set[str]:
+    return {*fleet.things, *(thing for group in fleet.groups.values() for thing in group.things)}
+
+
+def _members(fleet: Fleet) -> set[tuple[str, str]]:
+    return {(thing, name) for name, group in fleet.groups.items() for thing in group.things}
+
+
+def _member(mark: str, operation: str, thing: str, group: str) -> Step:
+    return Step(mark, f"thing {thing} in {group}", operation, {"thingName": thing, "thingGroupName": group})
+
+
+def without(rules: Rules, files: Rules) -> Rules:
+    """What of the rules files do not define."""
+    profiles = {each.security_profile_name for each in files.profiles}
+    metrics = {each.metric_name for each in files.custom_metrics}
+    dimensions = {each.name for each in files.dimensions}
+    things, members = _things(files.fleet), _members(files.fleet)
+    groups = {
+        name: Group(group.parent, tuple(thing for thing in group.things if (thing, name) not in members))
+        for name, group in rules.fleet.groups.items()
+    }
+    kept = {name: group for name, group in groups.items() if name not in files.fleet.groups or group.things}
+    return msgspec.structs.replace(
+        rules,
+        profiles=tuple(each for each in rules.profiles if each.security_profile_name not in profiles),
+        custom_metrics=tuple(each for each in rules.custom_metrics if each.metric_name not in metrics),
+        dimensions=tuple(each for each in rules.dimensions if each.name not in dimensions),
+        fleet=Fleet(tuple(thing for thing in rules.fleet.things if thing not in things), kept),
+    )
