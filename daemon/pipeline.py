@@ -38,6 +38,27 @@ class Answers(Protocol):
         """Tell the devices what became of their reports."""
 
 
+class Tap(Protocol):
+    """Hears of every entry in order, and of the rules in force: the history of metric values."""
+
+    def begin(self, position: int, world: World) -> None: ...
+    def follow(self, position: int, world: World) -> None: ...
+    def take(self, routed: Routed) -> None: ...
+    def passed(self, position: int) -> None: ...
+    async def room(self) -> None:
+        """Wait a moment where too much was taken."""
+
+
+class Untapped:
+    """Nobody listens."""
+
+    def begin(self, position: int, world: World) -> None: ...
+    def follow(self, position: int, world: World) -> None: ...
+    def take(self, routed: Routed) -> None: ...
+    def passed(self, position: int) -> None: ...
+    async def room(self) -> None: ...
+
+
 Definition = Callable[[str], Awaitable[Rules]]
 Perform = Callable[[str, int, Sequence[Transition]], Awaitable[None]]
 
@@ -57,9 +78,10 @@ class Pipeline:
 
     def __init__(
         self, world: World, supervisor: Supervisor, answers: Answers, definition: Definition, perform: Perform,
-        on_gap: Callable[[Gap], Awaitable[None]], telemetry: Telemetry, clock: Clock,
+        on_gap: Callable[[Gap], Awaitable[None]], telemetry: Telemetry, clock: Clock, tap: Tap | None = None,
     ) -> None:  # fmt: skip
         self.world, self.position = world, 0
+        self._tap: Tap = tap or Untapped()
         self.answer_after = 0  # reports up to here were answered by the run before
         self.read_at_ns = clock.monotonic_ns()
         self._supervisor, self._answers, self._definition = supervisor, answers, definition
@@ -83,6 +105,7 @@ class Pipeline:
         self.position = after
         self._supervisor.told = after
         self._supervisor.seat(self.world.actors)
+        self._tap.begin(after, self.world)
         async for item in reader.batches(after):
             self.read_at_ns = self._clock.monotonic_ns()
             if isinstance(item, Gap):
@@ -126,7 +149,9 @@ class Pipeline:
         before = self._clock.monotonic_ns()
         routed = self.world.router.route(frames)
         self._telemetry.decode_seconds.observe((self._clock.monotonic_ns() - before) / NS)
+        self._tap.take(routed)
         await self._supervisor.tell(routed.shares)
+        await self._tap.room()
         self.position = int(frames.seq[-1])
         self._count(routed)
         if self.position > self.answer_after and self._clock.now_ns() - int(frames.ts[-1]) < ANSWER_WITHIN_NS:
@@ -138,6 +163,7 @@ class Pipeline:
             log.info("poison.retried", position=control.position, actor=control.what.actor, was=control.what.position)
             await self._supervisor.tell(self.world.retried(control.what, self.world.moment(control)))
             self.position = control.position
+            self._tap.passed(control.position)
             return
         await self._supervisor.drained()
         match control.what:
@@ -148,12 +174,14 @@ class Pipeline:
                 effects = await self._change(digest, control)
         await self._perform("", control.position, effects)
         self.position = self._supervisor.told = control.position
+        self._tap.passed(control.position)
 
     async def _change(self, digest: str, control: Control) -> list[Transition]:
         rules = await self._definition(digest)
         await self._supervisor.stop()
         effects = self.world.obey(control, rules)
         self._supervisor.seat(self.world.actors)
+        self._tap.follow(control.position, self.world)
         unjudged = [name for plan in self.world.plans for name in plan.unjudged]
         log.info("rules.changed", position=control.position, digest=digest, actors=len(self.world.actors))
         if unjudged:

@@ -15,6 +15,7 @@ from config.kinds import Kinds
 from config.model import Account, Settings
 from daemon.control import audit
 from daemon.control.arns import arn_of, resource_of
+from daemon.history.recorder import History
 from daemon.store import Store
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class ControlPlane:
     ) -> None:  # fmt: skip
         self.store, self.kinds = store, kinds
         self._settings, self._clock, self._on_change = settings, clock, on_change
+        self.history: History | None = None  # until it is open
 
     @property
     def account(self) -> Account:

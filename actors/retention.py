@@ -1,0 +1,109 @@
+"""Which metrics are kept for whom, and what of a report that is (spec.md §1.6).
+
+A metric is kept for a thing when a profile attached to one of the thing's targets names it, in a behavior or among
+the metrics to retain. Thing by thing the answer depends on the registry's code alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.columns import Schema
+from actors.messages import I4
+from actors.plan import Registry
+from actors.router import Routed
+from config.behaviors import metrics_of
+from config.kinds import Kinds, ValueField
+from config.model import MetricDimension, Rules, SecurityProfile
+
+IN = "IN"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Series:
+    """One measured quantity: a metric, of all messages or of those that a dimension selects. "" = no dimension."""
+
+    metric: str
+    dimension: str = ""
+    operator: str = ""  # IN | NOT_IN where there is a dimension
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A series that reports bring, and the column of the schema in which they do."""
+
+    series: Series
+    field: ValueField
+    column: int
+    is_set: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept of reports under one set of rules."""
+
+    kept: tuple[Kept, ...]
+    covered: npt.NDArray[np.bool_]  # [code, series] by the registry's codes
+    registry: Registry
+    custom: Mapping[str, ValueField]  # every custom metric that is defined
+    kinds: Kinds
+
+
+def retention(rules: Rules, kinds: Kinds, schema: Schema, registry: Registry) -> Retention:
+    """What these rules keep; `schema` and `registry` are made of the same rules."""
+    metrics = metrics_of(kinds, rules.custom_metrics)
+    targets = _targets(rules)
+    kept = []
+    for series in sorted(targets):
+        metric = metrics.get(series.metric)
+        column = None if metric is None else _column(schema, series)
+        if metric is not None and metric.read is not None and column is not None:
+            kept.append(Kept(series, metric.value_field, column, metric.is_set))
+    codes = range(len(registry.groups))
+    covered = [
+        [any(registry.covers_code(one, code) for one in targets[each.series]) for each in kept] for code in codes
+    ]
+    custom = {each.metric_name: metrics[each.metric_name].value_field for each in rules.custom_metrics}
+    return Retention(tuple(kept), np.array(covered, bool).reshape(len(codes), len(kept)), registry, custom, kinds)
+
+
+def accepted(routed: Routed) -> I4:
+    """The entries of a batch that are reports which count."""
+    ok = routed.batch.columns.ok == 1
+    if routed.rejected:
+        ok[list(routed.rejected)] = False
+    return np.flatnonzero(ok).astype(np.int32)
+
+
+def named(profile: SecurityProfile) -> Iterator[Series]:
+    """Every series that a profile names."""
+    for behavior in profile.behaviors:
+        if behavior.metric:
+            yield _series(behavior.metric, behavior.metric_dimension)
+    for metric in profile.additional_metrics_to_retain:
+        yield Series(metric)
+    for each in profile.additional_metrics_to_retain_v2:
+        yield _series(each.metric, each.metric_dimension)
+
+
+def _series(metric: str, dimension: MetricDimension | None) -> Series:
+    return Series(metric) if dimension is None else Series(metric, dimension.dimension_name, dimension.operator or IN)
+
+
+def _targets(rules: Rules) -> dict[Series, set[frozenset[str]]]:
+    """Series -> the sets of targets of the profiles that name it."""
+    found: dict[Series, set[frozenset[str]]] = {}
+    for profile in rules.profiles:
+        if profile.targets:
+            for series in named(profile):
+                found.setdefault(series, set()).add(frozenset(profile.targets))
+    return found
+
+
+def _column(schema: Schema, series: Series) -> int | None:
+    if series.dimension:
+        return None  # the device's side has no dimensions
+    scalar = schema.scalar(series.metric)
+    return schema.set(series.metric) if scalar is None else scalar

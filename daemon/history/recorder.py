@@ -1,0 +1,521 @@
+"""Takes datapoints from the pipeline, makes them durable, and answers for them: the history of a running daemon.
+
+**When the disk can't follow.** Batches wait in a bounded queue. When much waits and the disk is well, the pipeline
+waits a moment (`room`): so a fast replay is held to what SQLite takes. When the disk is full, failing or hung, judging
+goes on: the history stops taking (`behind`), and once it can write again it reads the log from where it stopped, with
+a copy of the router as it was there, until it has caught up with the pipeline. Nothing is missing then, except what
+the log itself has dropped meanwhile (`lost`).
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+
+from actors.retention import Retention, Series, retention
+from actors.router import Routed
+from actors.world import World
+from config.kinds import ValueField
+from config.model import NS
+from daemon.database import Readers
+from daemon.history import compaction, reader, tables
+from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
+from daemon.history.points import MS, REPORTS, Key, Points, points_of
+from daemon.history.reader import Columns, Datum, Place, Wanted
+from daemon.history.tables import HistoryError, Stored
+from daemon.history.tail import Rows, Tail
+from daemon.writer import Condition, StoreClosed, Writer, backoff_s
+
+RETENTION_NS: Final = 14 * 86_400 * NS  # spec.md §11
+BYTES_MAX: Final = 16 * 1024**3
+GATHER_S: Final = 0.1  # reports of so long share a commit
+REPORTS_A_COMMIT: Final = 8192
+REPORTS_HELD_MAX: Final = 65_536  # in the queue; half of it is where the pipeline waits
+BYTES_HELD_MAX: Final = 128 * 1024**2
+ROOM_WAIT_S: Final = 1.0
+SETTLE_WAIT_S: Final = 5.0
+PACK_ROWS: Final = 250_000
+PACK_WORDS: Final = 100_000
+PACK_AGE_MS: Final = 2 * 3_600_000
+BROKEN: Final = ".broken"
+
+State = Condition | Literal["failed"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the history counts; plain numbers for telemetry."""
+
+    rows: int = 0  # committed: reports with at least one datapoint
+    refused: int = 0  # rows of things beyond limits.things_max
+    turned_away: int = 0  # datapoints of windows for which the queue had no room
+    waits: int = 0  # of the pipeline, for room in the queue
+    behind: int = 0  # times that the disk could not follow, and the log was read again
+    lost: int = 0  # entries that the log had dropped before they were read again
+    holes: int = 0  # starts of the pipeline behind the history's position: what is between is missing
+    expired: int = 0  # chunks that became too old
+    dropped: int = 0  # chunks that went before, to keep to the most bytes
+    started_afresh: int = 0  # the file was damaged
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    routed: Routed
+    kept: Retention
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Datapoints of another source than the log's reports: windows that actors closed."""
+
+    source: str
+    points: Points
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Defined:
+    """New rules: series of custom metrics that they do not define go."""
+
+    custom: Mapping[str, ValueField]
+    last: int
+
+
+_Item = _Reports | _Windows | _Defined
+
+
+def _ignore(*_: object) -> None: ...
+
+
+class History:
+    """Open with `await History.open(…)`, give it the log's identity (`adopt`), `run` it in a task, `close` it.
+
+    `state` is the disk's; "failed": a bug or a damaged file, nothing is taken any more.
+    """
+
+    def __init__(self, path: Path, con: sqlite3.Connection, on_condition: Callable[[Condition, str], None],
+                 backoff: Callable[[int], float]) -> None:  # fmt: skip
+        self.path, self.counters = path, Counters()
+        self.state: State = "ok"
+        self.bytes_max = BYTES_MAX
+        self._on_condition = on_condition
+        self._things, self._series = tables.things(con), tables.series(con)
+        self._tail = Tail()
+        self._packing: Tail | None = None
+        for rows in tables.tail(con):
+            self._append(rows)
+        self._reached = tables.positions(con)
+        self._writer = Writer(con, on_condition=self._heard, backoff=backoff)
+        self._readers = Readers(path)
+        self._world: World | None = None
+        self._kept: Retention | None = None
+        self._things_max = 0
+        self._queue: deque[_Item] = deque()
+        self._reports_held = self._bytes_held = 0
+        self._taken = 0  # the last position that the pipeline has told of
+        self._behind: Behind | None = None
+        self._is_hung = False
+        self._turn = asyncio.Lock()  # numbers of things and series change under it
+        self._wake, self._hurry, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Condition()
+        self._packer: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, on_condition: Callable[[Condition, str], None] = _ignore,
+        backoff: Callable[[int], float] = backoff_s,
+    ) -> "History":  # fmt: skip
+        """Open or create `path`; a damaged file is set aside, and a new one begun. Raises OSError, `HistoryError`."""
+        broken = False
+        try:
+            con = await asyncio.to_thread(tables.open_to_write, path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # busy, full, can't open: no damage
+                raise HistoryError(f"opening {path}: {error}") from error
+            log.error("history.damaged", path=str(path), error=str(error), set_aside=path.name + BROKEN)
+            await asyncio.to_thread(_set_aside, path)
+            con, broken = await asyncio.to_thread(tables.open_to_write, path), True
+        history = cls(path, con, on_condition, backoff)
+        history.counters.started_afresh = int(broken)
+        return history
+
+    async def close(self) -> None:
+        """Write what waits, as far as the disk lets us, and close the file."""
+        if self.state != "failed":
+            with contextlib.suppress(StoreClosed, TimeoutError, sqlite3.Error):
+                async with asyncio.timeout(SETTLE_WAIT_S):
+                    await self._flush()
+        if self._packer is not None:
+            self._packer.cancel()
+            await asyncio.wait([self._packer])
+        await self._writer.close()
+        await self._readers.close()
+
+    # ---- what the pipeline tells; in the loop, and at once ----
+
+    async def adopt(self, identity: str, log_last: int) -> int:
+        """The log that there is; up to which position its reports are in."""
+        self._reached = await self._writer.submit(lambda con: tables.adopt(con, identity, log_last))
+        return self._reached.get(REPORTS, 0)
+
+    def begin(self, position: int, world: World) -> None:
+        """The pipeline starts behind `position`."""
+        reached = self._reached.get(REPORTS, 0)
+        if reached < position:
+            self.counters.holes += bool(reached)
+            log.warning("history.hole", first=reached + 1, last=position, why="a checkpoint is beyond the history")
+        self._taken = max(reached, position)
+        self._take_rules(world)
+
+    def follow(self, position: int, world: World) -> None:
+        """New rules are in force since `position`."""
+        self._take_rules(world)
+        assert self._kept is not None
+        self._taken = position
+        if self._behind is None:
+            self._put(_Defined(self._kept.custom, position))
+
+    def take(self, routed: Routed) -> None:
+        """One batch, as it was routed."""
+        frames = routed.batch.frames
+        self._taken = int(frames.seq[-1])
+        if self._behind is not None or self.state == "failed":
+            return
+        assert self._kept is not None
+        if len(routed.reports) and self._kept.kept:
+            self._put(_Reports(routed, self._kept, self._taken))
+            self._reports_held += len(routed.reports)
+            self._bytes_held += len(frames.data)
+            if self._is_full(1.0):
+                self._fall_behind()
+
+    def put(self, source: str, points: Points, position: int) -> None:
+        """Datapoints that another source than the reports has formed up to `position` (closed windows)."""
+        if self.state == "failed" or self._is_full(1.0):
+            self.counters.turned_away += len(points)
+            return
+        self._put(_Windows(source, points, position))
+        self._reports_held += len(points)
+
+    def passed(self, position: int) -> None:
+        """An entry that brings no datapoints."""
+        self._taken = max(self._taken, position)
+
+    async def room(self) -> None:
+        """Wait while much waits to be written and the disk is well; never for long."""
+        if not self._is_full(0.5) or self.state != "ok" or self._is_hung or self._behind is not None:
+            return
+        self.counters.waits += 1
+        self._hurry.set()
+        try:
+            async with asyncio.timeout(ROOM_WAIT_S), self._moved:
+                await self._moved.wait_for(lambda: not self._is_full(0.5) or self.state != "ok")
+        except TimeoutError:
+            self._is_hung = True  # until the next commit: wait for no further batch
+
+    async def settled(self) -> bool:
+        """Whether all that was taken so far is durable, after waiting a little. A failed history holds nobody up."""
+        if self.state == "failed":
+            return True
+        if self._behind is not None or self.state != "ok":
+            return False
+        wanted = self._taken
+        self._wake.set()
+        self._hurry.set()
+        try:
+            async with asyncio.timeout(SETTLE_WAIT_S), self._moved:
+                await self._moved.wait_for(lambda: self._is_written(wanted) or self._behind is not None)
+            if self._behind is None:
+                await self._mark(wanted)
+        except (TimeoutError, StoreClosed):
+            return False
+        return self._behind is None
+
+    def _is_written(self, position: int) -> bool:
+        return not self._queue or self._queue[0].last > position
+
+    async def _mark(self, position: int) -> None:
+        """Note a position behind the last datapoint, and sync: a checkpoint is about to rely on it."""
+        await self._writer.submit(lambda con: tables.put_positions(con, {REPORTS: position}))
+        self._reached[REPORTS] = max(position, self._reached.get(REPORTS, 0))
+        await self._readers.run(lambda con: con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
+
+    # ---- the task that writes ----
+
+    async def run(self, read_range: ReadRange, definition: Definition) -> None:
+        """Write what comes, for ever. `read_range` reads entries [first, last] of the log."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._gather()
+                await self._flush()
+                if self._behind is not None:
+                    await self._catch_up(read_range, definition)
+            except (sqlite3.Error, HistoryError, LookupError, ValueError) as error:  # the boundary of the history
+                self._fail(error)
+
+    async def _gather(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self._hurry.wait()
+        self._hurry.clear()
+
+    async def _flush(self) -> None:
+        async with self._turn:
+            while items := self._next():
+                await self._write(items)
+                for _ in items:
+                    self._let_go(self._queue.popleft())
+                self._is_hung = False
+                async with self._moved:
+                    self._moved.notify_all()
+
+    def _next(self) -> list[_Item]:
+        """What goes into the next commit: new rules go alone, since they end series."""
+        items: list[_Item] = []
+        reports = 0
+        for item in self._queue:
+            if isinstance(item, _Defined):
+                return items or [item]
+            if reports >= REPORTS_A_COMMIT:
+                break
+            items.append(item)
+            reports += len(item.routed.reports) if isinstance(item, _Reports) else len(item.points)
+        return items
+
+    async def _write(self, items: Sequence[_Item]) -> None:
+        if isinstance(items[0], _Defined):
+            await self._end_series(items[0])
+            return
+        batches, reached = await asyncio.to_thread(_prepared, items, self._reached)
+        await self._store(batches, reached)
+
+    async def _store(self, batches: Sequence[Points], reached: Mapping[str, int]) -> None:
+        def run(con: sqlite3.Connection) -> Stored:
+            return tables.store(con, batches, reached, self._things, self._series, self._things_max)
+
+        def then(stored: Stored) -> None:
+            self._things |= stored.things
+            self._series |= stored.series
+            self._reached |= reached
+            self.counters.refused += stored.refused
+            for rows in stored.rows:
+                self.counters.rows += len(rows)
+                self._append(rows)
+
+        await self._writer.submit(run, then)
+        await self._pack_when_due()
+
+    async def _end_series(self, defined: _Defined) -> None:
+        if defined.last <= self._reached.get(REPORTS, 0):
+            return  # read from the log again: what came after it is here already
+        gone = {key: number for key, number in self._series.items() if _is_undefined(key, defined.custom)}
+        reached = {REPORTS: defined.last}
+
+        def run(con: sqlite3.Connection) -> None:
+            tables.drop_series(con, gone.values())
+            tables.put_positions(con, reached)
+
+        def then(_: None) -> None:
+            self._reached |= reached
+            self._series = {key: number for key, number in self._series.items() if key not in gone}
+
+        await self._writer.submit(run, then)
+
+    def _put(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._wake.set()
+
+    def _let_go(self, item: _Item) -> None:
+        match item:
+            case _Reports(routed=routed):
+                self._reports_held -= len(routed.reports)
+                self._bytes_held -= len(routed.batch.frames.data)
+            case _Windows(points=points):
+                self._reports_held -= len(points)
+            case _Defined():
+                pass
+
+    def _is_full(self, share: float) -> bool:
+        return self._reports_held > share * REPORTS_HELD_MAX or self._bytes_held > share * BYTES_HELD_MAX
+
+    def _append(self, rows: Rows) -> None:
+        self._tail.append(rows, frozenset(number for key, number in self._series.items() if key.is_set))
+
+    def _take_rules(self, world: World) -> None:
+        self._world, self._things_max = world, world.rules.limits.things_max
+        self._kept = retention(world.rules, world.kinds, world.schema, world.router.registry)
+
+    def _heard(self, condition: Condition, detail: str) -> None:
+        if self.state != "failed":
+            self.state = condition
+        self._on_condition(condition, detail)
+
+    def _fail(self, error: Exception) -> None:
+        log.error("history.failed", error=repr(error), why="judging goes on; metric values are no longer kept")
+        self.state, self._behind = "failed", None
+        self._queue.clear()
+        self._reports_held = self._bytes_held = 0
+
+    # ---- behind ----
+
+    def _fall_behind(self) -> None:
+        assert self._world is not None
+        self.counters.behind += 1
+        log.warning("history.behind", position=self._taken, state=self.state, why="the log is read again later")
+        self._behind = fallen(self._world, self._taken)
+
+    async def _catch_up(self, read_range: ReadRange, definition: Definition) -> None:
+        """Read the log again until the pipeline's place is reached: between the last look and the end nothing runs."""
+        behind = self._behind
+        assert behind is not None
+        while behind.position < self._taken:
+            async for item in again(behind, self._taken, read_range, definition):
+                self.counters.lost += item.lost
+                async with self._turn:
+                    if item.custom is not None:
+                        await self._end_series(_Defined(item.custom, behind.position))
+                    elif item.routed is not None:
+                        one = _Reports(item.routed, behind.kept, behind.position)
+                        await self._write([one])
+        self._behind = None
+        log.info("history.caught-up", position=behind.position)
+
+    # ---- packing ----
+
+    async def _pack_when_due(self) -> None:
+        """Begin to pack the tail; wait where the one before is not done and much has come since."""
+        if len(self._tail) > 2 * PACK_ROWS and self._packer is not None:
+            await asyncio.wait([self._packer])
+        if self._is_packed_up() and len(self._tail) and self._is_due(self._tail.last_ms):
+            self.pack_soon()
+
+    def pack_soon(self) -> None:
+        """Pack the tail now, in a task of our own."""
+        self._packing, self._tail = self._tail, Tail()
+        self._packer = asyncio.get_running_loop().create_task(self._pack(self._packing), name="history-packer")
+
+    async def packed(self) -> None:
+        """Wait until what is being packed is."""
+        if self._packer is not None:
+            await asyncio.wait([self._packer])
+
+    def _is_packed_up(self) -> bool:
+        return self._packing is None and (self._packer is None or self._packer.done())
+
+    def _is_due(self, now_ms: int) -> bool:
+        tail = self._tail
+        return len(tail) >= PACK_ROWS or tail.words >= PACK_WORDS or now_ms - tail.first_ms >= PACK_AGE_MS
+
+    async def _pack(self, tail: Tail) -> None:
+        try:
+            await self._pack_tail(tail)
+            await self._merge()
+            self.counters.dropped += await self._writer.submit(lambda con: tables.drop_oldest(con, self.bytes_max))
+        except StoreClosed:
+            pass  # the tail is on disk as it is
+        except (sqlite3.Error, HistoryError, LookupError, ValueError) as error:  # the boundary of the history
+            self._fail(error)
+
+    async def _pack_tail(self, tail: Tail) -> None:
+        rows, fields = tail.seen(), self._fields()
+        packed = await asyncio.to_thread(compaction.pack_tail, rows, fields)
+
+        def then(_: None) -> None:
+            self._packing = None
+
+        await self._writer.submit(lambda con: compaction.put_tail(con, rows, packed), then)
+
+    async def _merge(self) -> None:
+        while merges := await self._readers.run(compaction.due_merges):
+            for merge in merges:
+                fields = self._fields()
+                packed = await self._readers.run(partial(compaction.pack_merge, merge=merge, fields=fields))
+                await self._writer.submit(partial(compaction.put_merge, merge=merge, packed=packed))
+
+    def _fields(self) -> dict[int, ValueField]:
+        return {number: key.field for key, number in self._series.items()}
+
+    async def expire(self, now_ns: int) -> None:
+        """Forget what is older than 14 days; pack a tail that nothing has been added to for long."""
+        if self._is_packed_up() and len(self._tail) and self._is_due(now_ns // MS):
+            self.pack_soon()
+            await self.packed()
+        async with self._turn:
+
+            def then(gone: tuple[int, list[bytes]]) -> None:
+                self.counters.expired += gone[0]
+                for name in gone[1]:
+                    self._things.pop(name, None)
+
+            await self._writer.submit(lambda con: tables.expire(con, (now_ns - RETENTION_NS) // MS), then)
+
+    # ---- answers ----
+
+    async def values(
+        self, thing: str, series: Series, field: ValueField, since_ns: int, until_ns: int,
+        before: Place | None, limit: int,
+    ) -> tuple[list[Datum], Place | None]:  # fmt: skip
+        """Datapoints of a thing with since_ns <= time <= until_ns, the newest first, at most `limit`.
+
+        Returns:
+            The datapoints, and the place to go on from (`before`), None at the end.
+        """
+        key = Key(series, field)
+        number, thing_number = self._series.get(key), self._things.get(thing.encode())
+        if number is None or thing_number is None or limit < 1:
+            return [], None
+        wanted = Wanted(thing_number, number, -(-since_ns // MS), until_ns // MS)
+        tails = self._seen()
+        return await self._readers.run(lambda con: reader.values(con, tails, key, wanted, before, limit))
+
+    def columns(self, series: Series, field: ValueField, since_ns: int, until_ns: int) -> Iterator[Columns]:
+        """Every datapoint of a scalar series with since_ns <= time < until_ns, piece by piece; for a thread."""
+        key = Key(series, field)
+        number = self._series.get(key)
+        return iter(()) if number is None else self._columns(key, number, since_ns, until_ns)
+
+    def _columns(self, key: Key, number: int, since_ns: int, until_ns: int) -> Iterator[Columns]:
+        with contextlib.closing(tables.open_to_read(self.path)) as con:
+            yield from reader.columns(con, self._seen(), key, number, -(-since_ns // MS), -(-until_ns // MS))
+
+    def _seen(self) -> list[Rows]:
+        """The rows that are in no chunk, oldest first. What is being packed comes with what is new."""
+        tails = [self._packing, self._tail] if self._packing is not None else [self._tail]
+        return [tail.seen() for tail in tails if len(tail)]
+
+
+def _prepared(items: Sequence[_Item], reached: Mapping[str, int]) -> tuple[list[Points], dict[str, int]]:
+    """What is new in these, and the positions that they reach."""
+    batches: list[Points] = []
+    now: dict[str, int] = {}
+    for item in items:
+        source = item.source if isinstance(item, _Windows) else REPORTS
+        after = reached.get(source, 0)
+        if isinstance(item, _Reports) and item.last > after:
+            batches.append(points_of(item.routed, item.kept, after))
+        elif isinstance(item, _Windows) and item.last > after:
+            batches.append(item.points)
+        now[source] = max(now.get(source, after), item.last)
+    return [points for points in batches if len(points)], now
+
+
+def _is_undefined(key: Key, custom: Mapping[str, ValueField]) -> bool:
+    name = key.series.metric
+    return not name.startswith("aws:") and custom.get(name) != key.field
+
+
+def _set_aside(path: Path) -> None:
+    path.replace(path.with_name(path.name + BROKEN))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
