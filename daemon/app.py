@@ -30,6 +30,7 @@ from daemon.control.announce import RULES, Announcer
 from daemon.control.plane import ControlPlane
 from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
+from daemon.history.recorder import History
 from daemon.host import LogHost, open_host
 from daemon.http import audit as trail
 from daemon.http import ops, outbox, poison
@@ -50,6 +51,7 @@ from daemon.vitals import Vitals
 from daemon.watch import Watch
 
 STORE: Final = "detectd.sqlite"
+HISTORY: Final = "history.sqlite"
 CHECKPOINTS: Final = "checkpoints"
 DRAIN_S: Final = 10.0
 REFRESH_S: Final = 1.0
@@ -110,7 +112,10 @@ class App:
         stack.push_async_callback(self.store.close)
         self.rulebook = Rulebook(self.store, kinds(), self._config, clock.now_ns)
         await self.rulebook.begin(settings)
+        self.history = await History.open(settings.data_dir / HISTORY, on_condition=self.vitals.values_storage)
+        stack.push_async_callback(self.history.close)
         self.plane = ControlPlane(self.store, kinds(), self._in_force, clock.now_ns, self._api_changed)
+        self.plane.history = self.history
         self.access = Access(settings, clock.now_ns)
         telemetry.watch_access(self.access.denials, lambda: self.access.evicted)
         app = application(telemetry, self.access)
@@ -161,10 +166,14 @@ class App:
         self.bridges = Bridges(self.host.writer, telemetry, clock, random.random)  # noqa: S311  # jitter
         answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
         self.pipeline = Pipeline(
-            world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock
-        )
+            world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock,
+            self.history,
+        )  # fmt: skip
+        await self.history.adopt(self.host.identity.identity, await self.host.last_seq())
         self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
-        self.checkpointer = Checkpointer(folder, self.host.identity.identity, store, telemetry, clock)
+        self.checkpointer = Checkpointer(
+            folder, self.host.identity.identity, store, telemetry, clock, self.history.settled
+        )
         self.reloader = Reloader(
             self._config,
             self._loaded,
@@ -227,6 +236,7 @@ class App:
         return {
             "host": self.host.watch(),
             "announcer": self.announcer.run(),
+            "history": self.history.run(self.host.read_range, self.definition),
             "pipeline": self.pipeline.run(self.host.reader, self._after),
             "ticks": ticks(self.pipeline, self.host.append, clock, self.telemetry),
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
@@ -300,6 +310,7 @@ class App:
         """Forget what is too old: ended violations, and rules that nothing can name any more."""
         await self.store.expire()
         await self.store.write(audit.forget)
+        await self.history.expire(self._clock.now_ns())
         age_s = self.reloader.settings.log.max_age_s
         if age_s:  # 0: the log keeps its entries for ever, and they the rules that they name
             used = [manifest.rules for manifest in await manifests(self.store, self.host.identity.identity)]

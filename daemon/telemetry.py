@@ -137,6 +137,11 @@ class Telemetry:
     def refused(self, reason: str) -> None:
         self.http_refused.labels(reason).inc()
 
+    def watch_history(self, counters: object) -> None:
+        """Read what the history of metric values counts (`daemon.history.recorder.Counters`)."""
+        for name, total in self.history_totals.items():
+            total.read_from(partial(getattr, counters, name))
+
     def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
         """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
         for reason in denials:
@@ -283,6 +288,10 @@ class Telemetry:
         self.ready = self._gauge("ready", "1 while /-/ready says yes.")
         self.http_requests = self._counter("http_requests", "HTTP requests answered.", "code")
         self.http_refused = self._counter("http_refused", "Connections and requests turned away, by reason.", "reason")
+        self.history_failing = self._gauge("history_failing", "1 while metric values can't be written.")
+        self.history_totals = {
+            name: Total(self.registry, f"detectd_history_{name}", text) for name, text in HISTORY_TOTALS.items()
+        }
         self.access_denied = Total(self.registry, "detectd_access_denied", "Requests denied, by reason.", "reason")
         self.access_evicted = Total(
             self.registry,
@@ -326,3 +335,17 @@ def _own_version() -> str:
         return version("detectd")
     except PackageNotFoundError:
         return "0+source"  # run from a checkout that was never installed
+
+
+HISTORY_TOTALS: Final = {
+    "rows": "Reports whose metric values were kept.",
+    "refused": "Reports not kept, of things beyond limits.things_max.",
+    "turned_away": "Values of windows for which the queue had no room.",
+    "waits": "Times that reading waited for room in the history's queue.",
+    "behind": "Times that the disk could not follow, and the log was read again.",
+    "lost": "Entries that the log had dropped before they were read again.",
+    "holes": "Starts behind the history's position: what lies between is missing.",
+    "expired": "Pieces of history that became too old.",
+    "dropped": "Pieces of history that went early, to keep to its most bytes.",
+    "started_afresh": "Damaged history files that were set aside.",
+}

@@ -9,6 +9,7 @@ from config.model import NS
 from daemon.bridges import Bridges
 from daemon.clock import Clock
 from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Sent, Switched
+from daemon.history.recorder import History
 from daemon.host import LogHost
 from daemon.http import ops
 from daemon.log import Gap
@@ -36,6 +37,7 @@ class Whole(Protocol):
     dispatch: Dispatch
     performer: Performer
     supervisor: Supervisor
+    history: History
     bridges: Bridges
     pipeline: Pipeline
     checkpointer: Checkpointer
@@ -92,6 +94,7 @@ class Vitals:
         if not hasattr(app, "reloader"):
             return known
         known["broker"] |= {"mqtt": app.host.mqtt, "identity": app.host.identity.identity}
+        known["history"] = {"state": app.history.state, "rows": app.history.counters.rows}
         known["generation"] = app.reloader.generation
         known["config_problems"] = list(app.reloader.last_problems)
         known["log"] = {"position": self._position(), "stored": dict(app.performer.stored)}
@@ -128,6 +131,10 @@ class Vitals:
             (log.info if condition == "ok" else log.error)("storage", state=condition, detail=detail)
         self._storage = (condition, detail)
         self._app.telemetry.store_full.set(condition != "ok")
+
+    def values_storage(self, condition: str, detail: str) -> None:
+        """The history of metric values can or can't be written: alarms don't wait for it."""
+        (log.info if condition == "ok" else log.error)("history.storage", state=condition, detail=detail)
 
     def broker(self, state: str) -> None:
         """The log's host: starting, open, died, …"""
@@ -193,6 +200,7 @@ class Vitals:
         telemetry.store_waits.read_from(lambda: float(app.store.writer.waits))
         telemetry.events_repeated.read_from(lambda: float(app.store.counters.repeats))
         telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))
+        telemetry.watch_history(app.history.counters)
         telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed))
 
     def refresh(self) -> None:
@@ -202,6 +210,7 @@ class Vitals:
         telemetry.log_position.set(min(app.performer.stored.values(), default=position))
         telemetry.ready.set(not self.unready())
         telemetry.actor_failures.set(len(app.supervisor.failed()))
+        telemetry.history_failing.set(app.history.state != "ok")
         telemetry.store_queue_depth.set(app.store.writer.pending)
         for key in self._actors - app.supervisor.seats.keys():
             telemetry.forget_actor(key)

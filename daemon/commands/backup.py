@@ -5,6 +5,7 @@ import asyncio
 import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nats.errors import Error as NatsError
 from actors.metrics import kinds
 from config.load import load
 from config.model import Settings
-from daemon.app import CHECKPOINTS, STORE
+from daemon.app import CHECKPOINTS, HISTORY, STORE
 from daemon.backup import (
     CHECKPOINTS_COPY,
     LOG_CONFIG,
@@ -61,6 +62,7 @@ async def _backup(settings: Settings, target: Path) -> int:
     async with control(access(settings)) as nc:
         target.mkdir(parents=True, exist_ok=True)
         manifests = await asyncio.to_thread(_copy_store, settings.data_dir / STORE, target / STORE_COPY)
+        await asyncio.to_thread(_copy_database, settings.data_dir / HISTORY, target / HISTORY)
         names = {name for manifest in manifests for name, _ in manifest.files.values()}
         await asyncio.to_thread(copy_checkpoints, settings.data_dir / CHECKPOINTS, target / CHECKPOINTS_COPY, names)
         size = await snapshot_log(nc, settings.log.stream, target)
@@ -78,6 +80,16 @@ def _copy_store(source: Path, target: Path) -> list[Manifest]:
     return [msgspec.json.decode(manifest, type=Manifest) for (manifest,) in rows]
 
 
+def _copy_database(source: Path, target: Path) -> None:
+    """SQLite's own online copy of a file that is there."""
+    if source.exists():
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as store,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            store.backup(copy)
+
+
 async def _restore(settings: Settings, source: Path) -> int:
     missing = [name for name in (STORE_COPY, LOG_COPY, LOG_CONFIG) if not (source / name).exists()]
     if missing:
@@ -91,6 +103,8 @@ async def _restore(settings: Settings, source: Path) -> int:
     with hold(settings.data_dir):
         await _restore_log(settings, source)
         await asyncio.to_thread(shutil.copytree, source / CHECKPOINTS_COPY, settings.data_dir / CHECKPOINTS)
+        if (source / HISTORY).exists():
+            await asyncio.to_thread(shutil.copy2, source / HISTORY, settings.data_dir / HISTORY)
         # The store last: a directory without one is visibly not a whole restore.
         await asyncio.to_thread(shutil.copy2, source / STORE_COPY, settings.data_dir / STORE)
     print(f"{settings.data_dir}: restored", file=sys.stderr)
