@@ -1,4 +1,4 @@
-"""Calls AWS's IoT API, at AWS or anywhere, with botocore: paging, patience with throttling, and four kinds of failure."""
+"""Calls AWS's IoT API, at AWS or anywhere, with botocore: paging, patience, and four kinds of failure."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -137,11 +137,15 @@ def test_what_describe_security_profile_prints_is_a_valid_file():
         version=3,
         creationDate="2026-01-02T03:04:05.678000+00:00",
         lastModifiedDate=1767323045.29,
-        alertTargets={"SNS": {"alertTargetArn": "arn:aws:sns:eu-west-1:123456789012:t", "roleArn": "arn:aws:iam::123456789012:role/r"}},
+        alertTargets={
+            "SNS": {"alertTargetArn": "arn:aws:sns:x:123456789012:t", "roleArn": "arn:aws:iam::123456789012:role/r"}
+        },
         additionalMetricsToRetainV2=[{"metric": "aws:num-disconnects"}],
     )
     (found,) = settings(json.dumps({"profiles": [printed]})).rules.profiles
-    assert found.alert_targets == {"SNS": AlertTarget("arn:aws:sns:eu-west-1:123456789012:t", "arn:aws:iam::123456789012:role/r")}
+    assert found.alert_targets == {
+        "SNS": AlertTarget("arn:aws:sns:x:123456789012:t", "arn:aws:iam::123456789012:role/r")
+    }
     assert (found.version, found.security_profile_arn, found.creation_date, found.last_modified_date) == (None,) * 4
 
 
