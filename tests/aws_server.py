@@ -13,6 +13,7 @@ from control_runner import ACCOUNT, TestedPlane, plane
 
 from config.model import Settings
 from daemon.access import Access
+from daemon.history.recorder import History
 from daemon.http.aws import endpoint
 from daemon.http.server import Server, application
 
@@ -54,9 +55,20 @@ class Serving:
 
 
 @asynccontextmanager
-async def api(folder: Path) -> AsyncIterator[Serving]:
+async def _history(folder: Path, wanted: bool) -> AsyncIterator[History | None]:
+    history = await History.open(folder / "history.db") if wanted else None
+    try:
+        yield history
+    finally:
+        if history is not None:
+            await history.close()
+
+
+@asynccontextmanager
+async def api(folder: Path, *, history: bool = False) -> AsyncIterator[Serving]:
+    """`history`: with one of metric values, empty."""
     meter = Meter()
-    async with plane(folder) as control:
+    async with plane(folder) as control, _history(folder, history) as control.history:
         access = Access(Settings(), control.clock)
         app = application(meter, access)
         endpoint.add(app, endpoint.Endpoint(control, access, meter))
