@@ -1,0 +1,116 @@
+"""What the API makes, in the whole daemon: judged by at once, there after kill and restart, beside what files say."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+from app_runner import ask, eventually, mqtt, running
+from system_tools import PORTS, Hooks, profile, report, send, serving, write
+
+ACCOUNT = {"id": "123456789012", "region": "eu-west-1"}
+ALL = "arn:aws:iot:eu-west-1:123456789012:all/things"
+
+
+def client(url: str) -> Any:
+    return boto3.client(
+        "iot", endpoint_url=url, region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"
+    )
+
+
+async def call(iot: Any, operation: str, **params: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = await asyncio.to_thread(getattr(iot, operation), **params)
+    return answer
+
+
+async def make(iot: Any, name: str) -> None:
+    await call(iot, "create_security_profile", securityProfileName=name, behaviors=[PORTS])
+    await call(iot, "attach_security_profile", securityProfileName=name, securityProfileTargetArn=ALL)
+
+
+async def test_a_profile_of_the_api_judges_the_next_report_and_its_end_ends_its_alarms(tmp_path: Path) -> None:
+    async with Hooks() as hooks, running(write(tmp_path, hooks, profiles=[], account=ACCOUNT)) as app:
+        iot = client(f"http://{app.address}")
+        await make(iot, "P")
+        await eventually(lambda: has_actors(app, 1))
+        await send(mqtt(app), "t1", report(1, ports=[80]))
+        await hooks.seen("t1", "ports", "in-alarm")
+        await call(iot, "delete_security_profile", securityProfileName="P")
+        await hooks.seen("t1", "ports", "alarm-invalidated")
+        assert (await call(iot, "list_active_violations"))["activeViolations"] == []
+        iot.close()
+
+
+async def has_actors(app: Any, count: int) -> bool:
+    return len(app.pipeline.world.actors) == count
+
+
+async def test_what_was_answered_survives_a_kill_and_a_reload_of_files(tmp_path: Path) -> None:
+    async with Hooks() as hooks:
+        config = write(tmp_path, hooks, profiles=[], account=ACCOUNT)
+        async with serving(config) as daemon:
+            iot = client(daemon.url)
+            await make(iot, "P")
+            await call(iot, "create_thing", thingName="t1")
+            await daemon.kill()  # the answer is here, the entry of the log may not be
+            await daemon.start()
+            await send(daemon.mqtt, "t1", report(1, ports=[80]))
+            await hooks.seen("t1", "ports", "in-alarm")
+            body = json.loads(config.read_text())
+            body["profiles"] = [profile(PORTS | {"name": "filed"}, name="F")]
+            config.write_text(json.dumps(body))
+            await daemon.ask("POST", "/-/reload")
+            await send(daemon.mqtt, "t1", report(2, ports=[80]))
+            await hooks.seen("t1", "filed", "in-alarm")
+            found = await call(iot, "list_security_profiles")
+            assert [one["name"] for one in found["securityProfileIdentifiers"]] == ["F", "P"]
+            assert (await call(iot, "describe_thing", thingName="t1"))["version"] == 0
+            iot.close()
+        assert ("t1", "ports", "alarm-invalidated") not in hooks.keys()
+
+
+async def test_a_reload_that_takes_away_what_the_api_needs_is_refused_in_words(tmp_path: Path) -> None:
+    metric = {"metricName": "load", "metricType": "number"}
+    config = write(tmp_path, profiles=[], account=ACCOUNT, custom_metrics=[metric])
+    async with running(config) as app:
+        iot = client(f"http://{app.address}")
+        criteria = {"comparisonOperator": "less-than", "value": {"number": 9.0}}
+        behavior = {"name": "load", "metric": "load", "criteria": criteria}
+        await call(iot, "create_security_profile", securityProfileName="P", behaviors=[behavior])
+        write(tmp_path, profiles=[], account=ACCOUNT)  # other ports: a restart is needed for them, and said first
+        body = json.loads(config.read_text())
+        body["http"], body["broker"] = (
+            {"listen": app.reloader.settings.http.listen},
+            {"embedded": {"mqtt": ":".join(map(str, mqtt(app)))}},
+        )
+        config.write_text(json.dumps(body))
+        status, answer = await ask(app, "POST", "/-/reload")
+        assert status == 400
+        assert "security profile P: behaviors[0].metric" in answer["problems"][0]
+        assert (await call(iot, "list_custom_metrics"))["metricNames"] == ["load"]
+        iot.close()
+
+
+async def test_values_are_read_back_and_are_there_after_a_kill(tmp_path: Path) -> None:
+    async with serving(write(tmp_path, account=ACCOUNT)) as daemon:
+        iot = client(daemon.url)
+        await send(daemon.mqtt, "t1", *(report(number, ports=[22 + number]) for number in range(1, 6)))
+
+        async def ports() -> list[list[int]]:
+            found = await call(
+                iot, "list_metric_values",
+                thingName="t1", metricName="aws:listening-tcp-ports", startTime=0, endTime=4e9,
+            )  # fmt: skip
+            return [one["value"]["ports"] for one in found["metricDatumList"]]
+
+        await eventually(lambda: are(ports, [[27], [26], [25], [24], [23]]))
+        await daemon.kill()
+        await daemon.start()
+        await send(daemon.mqtt, "t1", report(6, ports=[80]))
+        await eventually(lambda: are(ports, [[80], [27], [26], [25], [24], [23]]))
+        iot.close()
+
+
+async def are(found: Any, wanted: Any) -> bool:
+    return bool(await found() == wanted)
