@@ -89,7 +89,6 @@ def test_each_kind_of_object_is_added_removed_and_changed_by_name():
         ({"data_dir": "other"}, ["data_dir"], []),
         ({"account": {"id": "123456789012"}}, ["account.id"], []),
         ({"http": {"listen": "127.0.0.1:1"}}, ["http.listen"], []),
-        ({"http": {"behind_proxy": True}}, ["http.behind_proxy"], []),
         ({"broker": {"embedded": {"mqtt": "127.0.0.1:1"}}}, ["broker.embedded.mqtt"], []),
         ({"broker": {"embedded": {"sync_interval_s": 0}}}, ["broker.embedded.sync_interval_s"], []),
         ({"broker": {"nats": {"url": "nats://h:1"}}}, ["broker.embedded", "broker.nats"], []),
@@ -105,6 +104,12 @@ def test_a_setting_is_taken_over_or_needs_a_restart(given, restart, taken):
     change = diff(settings(), settings(**given))
     assert (list(change.needs_restart), list(change.settings), change.rules_changed) == (restart, taken, False)
     assert change
+
+
+def test_a_proxy_in_front_needs_a_restart():
+    before = settings()
+    http = msgspec.structs.replace(before.http, behind_proxy=True)  # a file would need keys for it
+    assert diff(before, msgspec.structs.replace(before, http=http)).needs_restart == ("http.behind_proxy",)
 
 
 def test_access_keys_are_taken_over(tmp_path):
