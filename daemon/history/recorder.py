@@ -199,7 +199,10 @@ class History:
                 self._fall_behind()
 
     def put(self, source: str, points: Points, position: int) -> None:
-        """Datapoints that another source than the reports has formed up to `position` (closed windows)."""
+        """Datapoints that another source than the reports has formed up to `position` (closed windows).
+
+        All that a source has at one position comes in one call: a second one is taken for a repeat.
+        """
         if self.state == "failed" or self._is_full(1.0):
             self.counters.turned_away += len(points)
             return
@@ -501,12 +504,12 @@ def _prepared(items: Sequence[_Item], reached: Mapping[str, int]) -> tuple[list[
     now: dict[str, int] = {}
     for item in items:
         source = item.source if isinstance(item, _Windows) else REPORTS
-        after = reached.get(source, 0)
+        after = now.get(source, reached.get(source, 0))
         if isinstance(item, _Reports) and item.last > after:
             batches.append(points_of(item.routed, item.kept, after))
         elif isinstance(item, _Windows) and item.last > after:
             batches.append(item.points)
-        now[source] = max(now.get(source, after), item.last)
+        now[source] = max(after, item.last)
     return [points for points in batches if len(points)], now
 
 
