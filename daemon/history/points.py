@@ -1,7 +1,8 @@
 """Datapoints on their way into the history, and how they are taken out of a batch of reports.
 
-Times are the log's, to the millisecond. A scalar is an int64 as in the actors' columns; a set is spelled as msgpack of
-its distinct elements (a "word"), and its column holds the word's number.
+Times are the log's, to the millisecond. A scalar is an int64 as in the actors' columns; a set is a "word", and its
+column holds the word's number. A word is the elements as the actors have them, behind a byte that says how wide they
+are (it is read a thousand times less often than it is written); strings, which actors know by number, are msgpack.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from daemon.history.codec import floats_of
 
 MS: Final = 1_000_000  # ns
 REPORTS: Final = "reports"
+NARROW: Final = b"\x08"  # elements of 8 bytes: ports, numbers, IPv4 addresses
+WIDE: Final = b"\x10"  # of 16, the high half first
 SETS: Final = frozenset({"ports", "cidrs", "numbers", "strings"})
 
 
@@ -74,10 +77,21 @@ def points_of(routed: Routed, kept: Retention, after: int) -> Points:
 def value_of(field: ValueField, value: int, words: Sequence[bytes]) -> Any:
     """The natural value behind a column's integer: what a MetricValue holds under `field`."""
     if field in SETS:
-        return msgspec.msgpack.decode(words[value])
+        return _spelled(field, words[value])
     if field == "number":
         return float(floats_of(np.array([value], np.int64))[0])
     return value
+
+
+def _spelled(field: ValueField, word: bytes) -> list[Any]:
+    """The distinct elements of a word."""
+    if field == "strings":
+        elements: list[Any] = msgspec.msgpack.decode(word)
+        return elements
+    halves = np.frombuffer(word, np.uint64, offset=len(NARROW)).tolist()
+    pairs = zip(halves[::2], halves[1::2], strict=True) if word.startswith(WIDE) else [(0, low) for low in halves]
+    read = _READERS[field]
+    return [read(*pair) for pair in dict.fromkeys(pairs)]
 
 
 def _column(batch: Batch, entries: I4, kept: Kept, retention: Retention, words: dict[bytes, int]) -> I8:
@@ -87,25 +101,19 @@ def _column(batch: Batch, entries: I4, kept: Kept, retention: Retention, words: 
     if kept.field == "strings":
         spelled = _strings(batch, entries, kept, retention)
     else:
-        spelled = _elements(batch.columns.sets[kept.column], entries, _READERS[kept.field])
+        spelled = _elements(batch.columns.sets[kept.column], entries)
     numbers = [ABSENT if word is None else words.setdefault(word, len(words)) for word in spelled]
     return np.array(numbers, np.int64)
 
 
-def _elements(column: Ragged, entries: I4, read: Callable[[int, int], Any]) -> Iterator[bytes | None]:
-    """The words of a set column; equal sets are spelled once."""
-    known: dict[tuple[bytes, bytes], bytes] = {}
+def _elements(column: Ragged, entries: I4) -> Iterator[bytes | None]:
+    """The words of a set column: slices of its bytes."""
+    if column.hi.any():  # an IPv6 address is among them
+        raw, width, mark = np.stack((column.hi, column.lo), axis=1).tobytes(), 16, WIDE
+    else:
+        raw, width, mark = column.lo.tobytes(), 8, NARROW
     for start, count in zip(column.start[entries].tolist(), column.count[entries].tolist(), strict=True):
-        if count < 0:
-            yield None
-            continue
-        hi, lo = column.hi[start : start + count], column.lo[start : start + count]
-        raw = hi.tobytes(), lo.tobytes()
-        word = known.get(raw)
-        if word is None:
-            distinct = dict.fromkeys(zip(hi.tolist(), lo.tolist(), strict=True))
-            word = known[raw] = _word([read(*element) for element in distinct])
-        yield word
+        yield None if count < 0 else mark + raw[width * start : width * (start + count)]
 
 
 def _strings(batch: Batch, entries: I4, kept: Kept, retention: Retention) -> Iterator[bytes | None]:
@@ -117,11 +125,7 @@ def _strings(batch: Batch, entries: I4, kept: Kept, retention: Retention) -> Ite
         is_cbor = int(batch.frames.kind[entry]) == REPORT_CBOR
         report = decode(payload, is_cbor, lenient=True, payload_bytes_max=len(payload))
         value = None if isinstance(report, Rejected) else read(report)
-        yield None if value is None else _word(list(dict.fromkeys(value)))
-
-
-def _word(elements: list[Any]) -> bytes:
-    return msgspec.msgpack.encode(elements)
+        yield None if value is None else msgspec.msgpack.encode(list(dict.fromkeys(value)))
 
 
 def _address(hi: int, lo: int) -> str:
