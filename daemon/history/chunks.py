@@ -21,6 +21,7 @@ from daemon.history.tables import BLOCK_BITS, TIMES
 from daemon.history.tail import Rows
 
 ROWS_MAX: Final = 131_072  # of a run and block: a MB that one reader unpacks
+WORDS_LEVEL: Final = 1  # addresses hardly deflate, and a higher level takes three times as long over them
 
 Mask = npt.NDArray[np.bool_]
 
@@ -119,7 +120,7 @@ def _pack_values(column: I8, field: ValueField, words: Sequence[bytes]) -> bytes
     decimals, spelled = -1, b""
     if field in SETS:
         used, values = np.unique(values, return_inverse=True)
-        spelled = zlib.compress(msgspec.msgpack.encode([words[number] for number in used.tolist()]), LEVEL)
+        spelled = zlib.compress(msgspec.msgpack.encode([words[number] for number in used.tolist()]), WORDS_LEVEL)
     elif field == "number" and (scaled := as_decimals(values)) is not None:
         decimals, values = scaled
     bits = b"" if len(values) == len(column) else zlib.compress(np.packbits(present).tobytes(), LEVEL)

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,11 +25,14 @@ from daemon.history.tail import Rows
 Con = sqlite3.Connection
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+Natural = Annotated[int, msgspec.Meta(ge=0)]  # clients may make places up
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where a page ended: all before `ms` follow, and the `left` oldest of those at `ms` itself."""
 
-    ms: int
-    left: int
+    ms: Natural
+    left: Natural
 
 
 @dataclass(frozen=True, slots=True)

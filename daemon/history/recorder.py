@@ -44,6 +44,7 @@ SETTLE_WAIT_S: Final = 5.0
 PACK_ROWS: Final = 250_000
 PACK_WORDS: Final = 100_000
 PACK_AGE_MS: Final = 2 * 3_600_000
+MS_MAX: Final = 2**60  # no instant is later
 BROKEN: Final = ".broken"
 
 State = Condition | Literal["failed"]
@@ -478,7 +479,7 @@ class History:
         number, thing_number = self._series.get(key), self._things.get(thing.encode())
         if number is None or thing_number is None or limit < 1:
             return [], None
-        wanted = Wanted(thing_number, number, -(-since_ns // MS), until_ns // MS)
+        wanted = Wanted(thing_number, number, _up(since_ns), min(until_ns // MS, MS_MAX))
         tails = self._seen()
         return await self._readers.run(lambda con: reader.values(con, tails, key, wanted, before, limit))
 
@@ -490,7 +491,7 @@ class History:
 
     def _columns(self, key: Key, number: int, since_ns: int, until_ns: int) -> Iterator[Columns]:
         with contextlib.closing(tables.open_to_read(self.path)) as con:
-            yield from reader.columns(con, self._seen(), key, number, -(-since_ns // MS), -(-until_ns // MS))
+            yield from reader.columns(con, self._seen(), key, number, _up(since_ns), _up(until_ns))
 
     def _seen(self) -> list[Rows]:
         """The rows that are in no chunk, oldest first. What is being packed comes with what is new."""
@@ -511,6 +512,11 @@ def _prepared(items: Sequence[_Item], reached: Mapping[str, int]) -> tuple[list[
             batches.append(item.points)
         now[source] = max(after, item.last)
     return [points for points in batches if len(points)], now
+
+
+def _up(ns: int) -> int:
+    """The first millisecond that is not before."""
+    return max(-MS_MAX, min(-(-ns // MS), MS_MAX))
 
 
 def _is_undefined(key: Key, custom: Mapping[str, ValueField]) -> bool:
