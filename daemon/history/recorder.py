@@ -401,11 +401,13 @@ class History:
         """Begin to pack the tail; wait where the one before is not done and much has come since."""
         if len(self._tail) > 2 * PACK_ROWS and self._packer is not None:
             await asyncio.wait([self._packer])
-        if self._is_packed_up() and len(self._tail) and self._is_due(self._tail.last_ms):
+        if len(self._tail) and self._is_due(self._tail.last_ms):
             self.pack_soon()
 
     def pack_soon(self) -> None:
-        """Pack the tail now, in a task of our own."""
+        """Pack the tail, in a task of our own; one at a time, as readers look into one beside the newest."""
+        if not self._is_packed_up() or not len(self._tail):
+            return
         self._packing, self._tail = self._tail, Tail()
         self._packer = asyncio.get_running_loop().create_task(self._pack(self._packing), name="history-packer")
 
@@ -452,7 +454,7 @@ class History:
 
     async def expire(self, now_ns: int) -> None:
         """Forget what is older than 14 days; pack a tail that nothing has been added to for long."""
-        if self._is_packed_up() and len(self._tail) and self._is_due(now_ns // MS):
+        if len(self._tail) and self._is_due(now_ns // MS):
             self.pack_soon()
             await self.packed()
         async with self._turn:
@@ -479,7 +481,7 @@ class History:
         number, thing_number = self._series.get(key), self._things.get(thing.encode())
         if number is None or thing_number is None or limit < 1:
             return [], None
-        wanted = Wanted(thing_number, number, _up(since_ns), min(until_ns // MS, MS_MAX))
+        wanted = Wanted(thing_number, number, _up(since_ns), -_up(-until_ns))
         tails = self._seen()
         return await self._readers.run(lambda con: reader.values(con, tails, key, wanted, before, limit))
 

@@ -5,7 +5,6 @@ A chunk is one column of 256 things (a block) over a run, a stretch of time; ser
 """
 
 import sqlite3
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ APPLICATION_ID: Final = 0x64746368  # "dtch"
 VERSION: Final = 1
 TIMES: Final = 0  # the series of things and times
 BLOCK_BITS: Final = 8
-DEFLATED_FROM: Final = 256  # bytes; below, deflate gains nothing
 
 TABLES: Final = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -209,18 +207,15 @@ def _rows(points: Points, ids: list[int | None], columns: list[int]) -> Rows:
 def _put(con: Con, rows: Rows) -> Rows:
     values = b"".join(column.tobytes() for column in rows.columns.values())
     parts = _Body(rows.things.tobytes(), rows.ms.tobytes(), tuple(rows.columns), values, tuple(rows.words))
-    body = msgspec.msgpack.encode(parts)
-    if len(body) > DEFLATED_FROM:
-        body = zlib.compress(body, 1)
-    number = con.execute("INSERT INTO tail (body) VALUES (?)", (body,)).lastrowid
+    # Not deflated: it stays for two hours, and that would be half of what a report costs here.
+    number = con.execute("INSERT INTO tail (body) VALUES (?)", (msgspec.msgpack.encode(parts),)).lastrowid
     return Rows(rows.things, rows.ms, rows.columns, rows.words, int(number or 0))
 
 
 def tail(con: Con) -> Iterable[Rows]:
     """What was committed and not packed yet, in order."""
     for number, body in con.execute("SELECT id, body FROM tail ORDER BY id"):
-        plain = zlib.decompress(body) if body[0] == 0x78 else body  # deflate's first byte is no array of msgpack's
-        parts = msgspec.msgpack.decode(plain, type=_Body)
+        parts = msgspec.msgpack.decode(body, type=_Body)
         ms = np.frombuffer(parts.ms, np.int64)
         values = np.frombuffer(parts.values, np.int64).reshape(len(parts.series), len(ms))
         columns = dict(zip(parts.series, values, strict=True))

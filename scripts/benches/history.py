@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,7 +146,7 @@ def chunks(folder: Path, size: Size) -> Result:
     by_key = {key.series.metric: (key, number) for key, number in numbers.items()}
     return Result(
         rows / took,
-        looked(lambda n: thing_of_chunks(con, tail, by_key[READ], known[names[n]], size), size),
+        looked(lambda n: thing_of_chunks(con, tail, by_key[READ], known[names[n]]), size),
         training_of_chunks(con, tail, by_key[READ], rows),
         used / rows / len(keys),
         peak_mb(),
@@ -161,17 +162,17 @@ def pack(con: sqlite3.Connection, tail: Tail, numbers: dict[Key, int]) -> None:
     while merges := compaction.due_merges(con):
         for merge in merges:
             made = compaction.pack_merge(con, merge, fields)
-            in_transaction(con, lambda m=merge, p=made: compaction.put_merge(con, m, p))
+            in_transaction(con, partial(compaction.put_merge, con, merge, made))
     con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def in_transaction(con: sqlite3.Connection, work: Callable[[], None]) -> None:
+def in_transaction(con: sqlite3.Connection, work: Callable[[], object]) -> None:
     con.execute("BEGIN IMMEDIATE")
     work()
     con.execute("COMMIT")
 
 
-def thing_of_chunks(con: sqlite3.Connection, tail: Tail, series: tuple[Key, int], thing: int, size: Size) -> int:
+def thing_of_chunks(con: sqlite3.Connection, tail: Tail, series: tuple[Key, int], thing: int) -> int:
     """All pages of 250, as a client asks for them."""
     key, number = series
     wanted = Wanted(thing, number, 0, 2**60)
@@ -207,7 +208,7 @@ def sqlite_rows(folder: Path, size: Size) -> Result:
     for one in invented(size):
         lists = [one.things.tolist(), one.ms.tolist(), *(one.columns[name].tolist() for name in FIELDS)]
         began = time.process_time()
-        in_transaction(con, lambda: con.executemany(sql, zip(*lists, strict=True)) and None)  # noqa: B023
+        in_transaction(con, partial(con.executemany, sql, zip(*lists, strict=True)))
         took += time.process_time() - began
         rows += len(one.ms)
     con.execute("PRAGMA wal_checkpoint(TRUNCATE)")

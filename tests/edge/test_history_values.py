@@ -77,6 +77,7 @@ async def values(
 
 
 async def pack(history: History) -> None:
+    await history.packed()  # what may have become due by itself
     history.pack_soon()
     await history.packed()
     assert history.state == "ok"
