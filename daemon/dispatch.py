@@ -85,7 +85,8 @@ class Dispatch:
         self._offset_ns = clock.now_ns() - clock.monotonic_ns()
         self._workers: dict[str, Courier] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._topics: dict[str, str] = {}  # profile -> the receiver that its alertTargets name
+        self._named: dict[str, str | None] = {}  # profile -> the receiver that its alertTargets name
+        self._topics: dict[str, str | None] = {}  # the same, and profiles that have just ended
         self._started = False
         store.route = self.route
         store.on_notices = self._offer
@@ -116,14 +117,27 @@ class Dispatch:
     async def use_topics(self, rules: Rules) -> None:
         """Let the profiles of `rules` be heard by the topics that they name; at the start, before `apply`.
 
-        A topic that no profile names any more stays until the next start: the end of an alarm is for those who heard
-        of its beginning.
+        A topic that no profile names any more stays while something is to come: rows that wait, and the ends of its
+        open alarms, which are for those who heard of the beginning. Then it goes, at the next change.
         """
         named = {profile.security_profile_name: _topic_of(profile.alert_targets) for profile in rules.profiles}
-        self._topics = {profile: name for profile, name in named.items() if name is not None}
         left = [] if self._started else await self._store.read(lambda con: outbox.awaited(con, TOPIC))
-        for name in sorted({*self._topics.values(), *left} - self._workers.keys()):
+        for name in sorted({*filter(None, named.values()), *left} - self._workers.keys()):
             await self._add(name, self._topic(name))
+        # These rules are only on their way into the log: what a profile that ends says until then is heard as before.
+        ended = {profile: name for profile, name in self._named.items() if profile not in named}
+        self._named, self._topics = named, ended | named
+        await self._retire_topics()
+
+    async def _retire_topics(self) -> None:
+        idle = [name for name in self._workers if name.startswith(TOPIC) and name not in self._topics.values()]
+        if not idle or not self._started:
+            return
+        # The writer is asked: what was routed to them until now is stored before it answers.
+        busy = await self._store.write(lambda con: [name for name in idle if outbox.awaits(con, name)])
+        for name in idle:
+            if name not in busy:
+                self._retire(name)
 
     async def _exchange_topics(self) -> None:
         for name in [name for name in self._workers if name.startswith(TOPIC)]:
@@ -180,6 +194,8 @@ class Dispatch:
         try:
             await worker.stop()
             await self._orphan(also=name)
+            if name.startswith(TOPIC):  # there is no end to the topics that profiles may have named
+                self.stats.pop(name, None)
         finally:
             del self._leaving[name]
 

@@ -87,12 +87,18 @@ def told_of(con: Con, violation_id: str) -> dict[str, str]:
 
 
 def awaited(con: Con, prefix: str) -> list[str]:
-    """Receivers whose names begin so, and who have notices to come: queued ones, or the ends of open alarms."""
+    """Receivers whose names begin so, and who have notices to come: waiting ones, or the ends of open alarms."""
     sql = (
-        "SELECT DISTINCT o.receiver FROM outbox o JOIN violations v ON v.violation_id = o.violation_id "
-        "WHERE substr(o.receiver, 1, length(?1)) = ?1 AND (o.state IN ('queued', 'orphaned') OR v.end_ns IS NULL)"
+        "SELECT receiver FROM outbox WHERE state IN ('queued', 'orphaned') AND substr(receiver, 1, length(?1)) = ?1 "
+        "UNION SELECT o.receiver FROM violations v JOIN outbox o ON o.violation_id = v.violation_id "
+        "WHERE v.end_ns IS NULL AND substr(o.receiver, 1, length(?1)) = ?1"
     )
     return [name for (name,) in con.execute(sql, (prefix,))]
+
+
+def awaits(con: Con, receiver: str) -> bool:
+    """Whether this one does."""
+    return receiver in awaited(con, receiver)
 
 
 def _followers(con: Con, violation_id: str, receivers: Sequence[str]) -> dict[str, State]:

@@ -14,14 +14,13 @@ import msgspec
 
 from actors import notice as told
 from actors.effects import EventType
-from config.model import Behavior, MetricValue
 from daemon.violations import VIOLATION, Violation, read_violation
 
 Con = sqlite3.Connection
 CriteriaType = Literal["STATIC", "STATISTICAL", "MACHINE_LEARNING"]
 State = Literal["FALSE_POSITIVE", "BENIGN_POSITIVE", "TRUE_POSITIVE", "UNKNOWN"]
 
-SCAN_MAX: Final = 2000
+SCAN_MAX: Final = 1000
 
 
 class EventPlace(NamedTuple):
@@ -39,7 +38,10 @@ class ActivePlace(NamedTuple):
 
 
 class ViolationEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event (spec.md §7.1). `id` is unique, and increasing in the order of storing."""
+    """One event (spec.md §7.1). `id` is unique, and increasing in the order of storing.
+
+    What the event was told with stays JSON, as AWS spells it: a page of 250 is passed on and not read.
+    """
 
     id: int
     event_id: str
@@ -47,8 +49,9 @@ class ViolationEvent(msgspec.Struct, frozen=True, kw_only=True):
     event_type: EventType
     profile: str
     thing: str
-    behavior: Behavior
-    value: MetricValue | None
+    behavior: msgspec.Raw
+    value: msgspec.Raw | None
+    additional_info: msgspec.Raw | None
     time_ns: int
     position: int
     reason: str
@@ -99,7 +102,7 @@ def _event_scan(since_ns: int, until_ns: int, wanted: Wanted, before: EventPlace
         case _:
             index, where = "events_by_time", "1"
     sql = (
-        "SELECT id, time_ns, thing, profile, criteria_type, suppressed, verification_state FROM events "
+        f"SELECT {', '.join(('time_ns', 'id', *_asked(wanted)))} FROM events "  # no others: they may be in the index
         f"INDEXED BY {index} WHERE {where} AND time_ns >= ? AND (time_ns, id) < (?, ?) "
         f"ORDER BY time_ns DESC, id DESC LIMIT {SCAN_MAX}"
     )
@@ -119,12 +122,23 @@ def _events(con: Con, places: Sequence[EventPlace]) -> list[ViolationEvent]:
     return [_read_event(row) for row in rows]
 
 
-_message = msgspec.json.Decoder(told.Message)
+NOTHING: Final = msgspec.Raw(b"")  # a member that is absent: msgspec knows no optional Raw
+
+
+class _Told(msgspec.Struct, frozen=True, rename="camel"):
+    """Of the stored message (`actors.notice.Message`), what is not in columns."""
+
+    behavior: msgspec.Raw
+    metric_value: msgspec.Raw = NOTHING
+    violation_event_additional_info: msgspec.Raw = NOTHING
+
+
+_told = msgspec.json.Decoder(_Told)
 
 
 def _read_event(row: tuple[Any, ...]) -> ViolationEvent:
     row_id, name, violation_id, event_type, profile, thing, time_ns, position, reason, text, state, description = row
-    message = _message.decode(text)
+    message = _told.decode(text)
     return ViolationEvent(
         id=row_id,
         event_id=name,
@@ -133,13 +147,18 @@ def _read_event(row: tuple[Any, ...]) -> ViolationEvent:
         profile=profile,
         thing=thing,
         behavior=message.behavior,
-        value=message.metric_value,
+        value=_present(message.metric_value),
+        additional_info=_present(message.violation_event_additional_info),
         time_ns=time_ns,
         position=position,
         reason=reason,
         verification_state=state,
         verification_description=description,
     )
+
+
+def _present(member: msgspec.Raw) -> msgspec.Raw | None:
+    return None if member == NOTHING else member
 
 
 def active(
@@ -172,6 +191,12 @@ def _active_scan(wanted: Wanted, before: ActivePlace | None) -> tuple[str, Seque
 
 
 def _clauses(wanted: Wanted) -> tuple[str, Sequence[Any]]:
+    asked = _asked(wanted)
+    return " AND ".join(f"{name} = ?" for name in asked) or "1", tuple(asked.values())
+
+
+def _asked(wanted: Wanted) -> dict[str, Any]:
+    """Column -> the value that it must have."""
     filters = {
         "thing": wanted.thing,
         "profile": wanted.profile,
@@ -179,5 +204,4 @@ def _clauses(wanted: Wanted) -> tuple[str, Sequence[Any]]:
         "suppressed": wanted.suppressed,
         "verification_state": wanted.verification_state,
     }
-    asked = {name: value for name, value in filters.items() if value is not None}
-    return " AND ".join(f"{name} = ?" for name in asked) or "1", tuple(asked.values())
+    return {name: value for name, value in filters.items() if value is not None}

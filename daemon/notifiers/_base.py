@@ -14,6 +14,7 @@ import aiohttp
 
 from actors.delivery import Delivered, Disabled, Outcome, Reason, Refused, Retry
 from actors.notice import Notice
+from daemon.notifiers._aws import Chain
 
 __all__ = [
     "Delivered",
@@ -52,6 +53,7 @@ class Tools:
     session: aiohttp.ClientSession
     clock: Callable[[], int]  # wall time, ns
     endpoint_urls: Mapping[str, str] = field(default_factory=dict)  # AWS service -> where it is, if not at AWS
+    aws: Chain = field(default_factory=Chain)  # credentials for AWS, which all share
 
 
 @dataclass(frozen=True, slots=True)

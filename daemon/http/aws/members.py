@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 import regex
 
 from config.model import NS
@@ -21,6 +22,8 @@ Reader = Callable[[Any, str], Any]
 Writer = Callable[[Any], Any]
 
 INTEGERS: Final = {"integer": 2**31, "long": 2**63}
+PLAIN: Final = frozenset({"string", "integer", "long", "double", "float", "boolean"})
+"""What is written as it is."""
 SECONDS_MAX: Final = 253_402_300_800  # the year 10000
 PATTERN_S: Final = 0.1  # the longest that a pattern of the model may take over one value
 
@@ -296,15 +299,21 @@ def to_json(shape: Any) -> Writer:
 
 def _write_structure(shape: Any) -> Writer:
     @cache
-    def members() -> dict[str, tuple[str, Writer]]:
+    def members() -> dict[str, tuple[str, Writer | None]]:
         return {
-            name: (member.serialization.get("name", name), to_json(member)) for name, member in shape.members.items()
+            name: (member.serialization.get("name", name), None if member.type_name in PLAIN else to_json(member))
+            for name, member in shape.members.items()
         }
 
-    def write(value: Mapping[str, Any]) -> dict[str, Any]:
-        known = members()
-        present = {name: inner for name, inner in value.items() if inner is not None}
-        return {known[name][0]: known[name][1](inner) for name, inner in present.items()}
+    def write(value: Mapping[str, Any] | msgspec.Raw) -> dict[str, Any] | msgspec.Raw:
+        if isinstance(value, msgspec.Raw):  # spelled already, as the model has it
+            return value
+        written, known = {}, members()
+        for name, inner in value.items():
+            if inner is not None:
+                spelled, write_inner = known[name]
+                written[spelled] = inner if write_inner is None else write_inner(inner)
+        return written
 
     return write
 
