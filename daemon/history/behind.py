@@ -41,7 +41,7 @@ class Read:
 
 
 def fallen(world: World, position: int) -> Behind:
-    """The state of the world's router at its present position, copied."""
+    """The router of a live world (one with the default floor between reports) at its present position, copied."""
     state: Any = frozen(world.router.dump())
     mine = World(world.rules, world.kinds, world.identity)
     mine.router.load(state)
