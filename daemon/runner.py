@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from config.load import Loaded
 from daemon.app import App
 from daemon.control.rulebook import RulesConflict
+from daemon.history.tables import HistoryError
 from daemon.lock import DirectoryInUse
 from daemon.log import LogWentBack, NotStored
 from daemon.notifiers import ReceiverError
@@ -25,7 +26,7 @@ from daemon.streams import JetStreamError
 SWITCH_S: Final = 0.0005
 EXPECTED: Final = (
     DirectoryInUse, StoreError, NoServer, ServerFailed, ReceiverError, LogWentBack, NotStored, JetStreamError,
-    NatsError, OSError, LookupError, RulesConflict,
+    NatsError, OSError, LookupError, RulesConflict, HistoryError,
 )  # fmt: skip
 """What can be wrong with the surroundings: said in one line. Anything else is a bug, and shows where it was."""
 
