@@ -134,13 +134,15 @@ def _moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     aws.add_argument("--endpoint-url", metavar="URL")
     aws.add_argument("--profile", help="of AWS's configuration files")
     _add_out(aws)
+    _add_sifting(aws)
     aws.set_defaults(command=("daemon.commands.import_", "from_aws"))
     template = sources.add_parser("cloudformation", help="a template, YAML or JSON, as CDK writes it too")
     template.add_argument("file", type=Path, metavar="FILE")
     template.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_pair)
-    template.add_argument("--region", default="us-east-1")
-    template.add_argument("--account", default="000000000000")
+    template.add_argument("--region", help="what AWS::Region stands for")
+    template.add_argument("--account", help="what AWS::AccountId stands for")
     _add_out(template)
+    _add_sifting(template)
     template.set_defaults(command=("daemon.commands.import_", "from_cloudformation"))
 
     export = commands.add_parser("export", help="what the API of a running daemon made, as files")
@@ -155,13 +157,20 @@ def _moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     apply.add_argument("--endpoint-url", metavar="URL", help="default: where the configuration listens")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done")
     apply.add_argument("--check", action="store_true", help="likewise, and exit 1 where there is something")
-    apply.add_argument("--no-delete", dest="delete", action="store_false", help="leave what the files don't have")
+    goes = "what the files don't have goes, or stays"
+    apply.add_argument("--delete", action=argparse.BooleanOptionalAction, default=True, help=goes)
     apply.set_defaults(command=("daemon.commands.apply", "apply"))
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the files go")
     parser.add_argument("--force", action="store_true", help="write over files that are there")
+
+
+def _add_sifting(parser: argparse.ArgumentParser) -> None:
+    """For a command that reads what others made, and may not have been made for detectd."""
+    parser.add_argument("--strict", action="store_true", help="write nothing where something must be left out")
+    parser.add_argument("--durations", choices=("aws", "any"), default="aws", help="which durationSeconds are good")
 
 
 def _pair(text: str) -> str:

@@ -2,54 +2,51 @@
 
 import argparse
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from daemon.commands._ask import NoKey
-from daemon.commands._definitions import daemon_client, say, wanted
+from daemon.commands._definitions import daemon_api, failed, made_by_api, say, wanted
 from daemon.control.arns import arn_of
-from daemon.moving import service
-from daemon.moving.plan import Step, plan, without
-from daemon.moving.service import Client
+from daemon.moving import api
+from daemon.moving.plan import Step, of_files, plan, without
 
 
 def apply(options: argparse.Namespace) -> int:
     """0 done, or nothing to do; 1 there is drift (`--check`), or a step was refused; 3 the daemon can't be reached."""
     is_dry = options.dry_run or options.check
     want = wanted(options.directory)
-    notes: list[str] = []
     try:
-        iot, settings = daemon_client(options, "read" if is_dry else "admin")
-        have = without(service.read(iot, notes.append), settings.rules)
+        asked, settings = daemon_api(options, "read" if is_dry else "admin")
+        have, _ = made_by_api(asked, settings)
     except NoKey as problem:
         return say(str(problem), 1)
-    except (BotoCoreError, ClientError) as problem:
-        return say(f"the daemon's API: {problem}", 3)
+    except api.ApiError as problem:
+        return failed(problem, "the daemon's API")
+    for note in of_files(want, settings.rules, settings.origin):
+        say(note, 0)
     steps = plan(
         have, without(want, settings.rules), lambda resource: arn_of(settings.account, resource), delete=options.delete
     )
-    for note in notes:
-        say(note, 0)
     if not steps:
         return say("nothing to do", 0)
     if is_dry:
         for step in steps:
             print(f"{step.mark} {step.text}")
         return 1 if options.check else 0
-    return _carried_out(iot, steps)
+    return _carried_out(asked, steps)
 
 
-def _carried_out(iot: Client, steps: list[Step]) -> int:
-    failed = 0
+def _carried_out(asked: api.Api, steps: list[Step]) -> int:
+    """Every step that can be done, in their order."""
+    refused = 0
     for step in steps:
         print(f"{step.mark} {step.text}", flush=True)
         if not step.operation:
-            failed += 1
+            refused += 1
             continue
         try:
-            getattr(iot, step.operation)(**step.params)
-        except ClientError as problem:
-            failed += 1
-            say(f"  refused: {problem.response['Error']['Message']}", 1)
-        except BotoCoreError as problem:
-            return say(f"the daemon's API: {problem}", 3)
-    return 1 if failed else 0
+            asked.call(step.operation, **step.params)
+        except api.Unreachable as problem:
+            return failed(problem, "the daemon's API")
+        except api.ApiError as problem:
+            refused += 1
+            say(f"  refused: {problem}", 1)
+    return 1 if refused else 0

@@ -2,22 +2,21 @@
 
 import argparse
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from daemon.commands._ask import NoKey
-from daemon.commands._definitions import daemon_client, say, write_out
-from daemon.moving import service
-from daemon.moving.plan import without
+from daemon.commands._definitions import daemon_api, failed, made_by_api, say, write_out
+from daemon.moving.api import ApiError
+from daemon.moving.plan import needed
 
 
 def export(options: argparse.Namespace) -> int:
-    """0 done, 1 something is in the way, 3 the daemon can't be reached."""
-    notes: list[str] = []
+    """0 done, 1 something is in the way, or refused, 3 the daemon can't be reached."""
     try:
-        iot, settings = daemon_client(options, "read")
-        rules = without(service.read(iot, notes.append), settings.rules)
+        asked, settings = daemon_api(options, "read")
+        rules, notes = made_by_api(asked, settings)
     except NoKey as problem:
         return say(str(problem), 1)
-    except (BotoCoreError, ClientError) as problem:
-        return say(f"the daemon's API: {problem}", 3)
-    return write_out(options, rules, notes)
+    except ApiError as problem:
+        return failed(problem, "the daemon's API")
+    for note in notes:
+        say(note, 0)
+    return write_out(options, needed(rules, settings.rules), settings.account)

@@ -2,36 +2,38 @@
 
 import argparse
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import Session
-
-from daemon.commands._definitions import say, write_out
-from daemon.moving import cloudformation, service
+from config.load import ConfigError
+from config.model import Limits
+from daemon.commands._definitions import failed, say, write_drafts
+from daemon.moving import account, api, cloudformation
+from daemon.moving.template import read_template
 
 
 def from_aws(options: argparse.Namespace) -> int:
-    """0 done, 1 something was left out or is in the way, 3 the endpoint can't be reached, or refuses."""
-    notes: list[str] = []
+    """0 done, 1 something was left out or is in the way, or refused, 2 no credentials, 3 nobody answers there."""
+    from botocore import exceptions  # noqa: PLC0415  # botocore takes a while to load
+    from botocore.session import Session  # noqa: PLC0415
+
     try:
-        session = Session(profile=options.profile)
-        rules = service.read(service.client(session, options.region, options.endpoint_url), notes.append)
-    except (BotoCoreError, ClientError) as problem:
-        return say(f"AWS IoT: {problem}", 3)
-    return write_out(options, rules, notes)
+        held = account.holdings(api.api_of(Session(profile=options.profile), options.region, options.endpoint_url))
+    except api.ApiError as problem:
+        return failed(problem, "AWS IoT")
+    except exceptions.BotoCoreError as problem:
+        return say(f"AWS IoT: {problem}", 2)
+    return write_drafts(options, account.drafts_of(held, Limits(durations=options.durations)))
 
 
 def from_cloudformation(options: argparse.Namespace) -> int:
     """0 done, 1 it can't be taken over as it stands, 2 it is no template."""
+    given = dict(pair.split("=", 1) for pair in options.parameter)
+    limits = Limits(durations=options.durations)
+    template = read_template(options.file)
+    unknown = cloudformation.unknown_names(template, given)
+    if unknown:
+        return say(f"{options.file}: nothing in it asks for {', '.join(unknown)}", 2)
     try:
-        text = options.file.read_text("utf-8")
-        parameters = dict(pair.split("=", 1) for pair in options.parameter)
-        rules, template = cloudformation.read(str(options.file), text, parameters, options.region, options.account)
-    except (OSError, UnicodeDecodeError) as problem:
-        return say(f"{options.file}: {problem}", 2)
-    except cloudformation.Unreadable as problem:
-        return say(f"{options.file}: {problem}", 2)
-    if template.problems:
-        for problem_text in template.problems:
-            say(problem_text, 1)
+        drafts = cloudformation.drafts_of(template, given, options.region, options.account, limits)
+    except ConfigError as problem:
+        say(str(problem), 1)
         return say("nothing was written", 1)
-    return write_out(options, rules, template.notes)
+    return write_drafts(options, drafts)

@@ -1,4 +1,6 @@
 """Moving definitions in and out: from AWS or CloudFormation to files, from the API to files, from files to the API.
 
-What travels is `config.model.Rules` without limits, whatever it comes from or goes to.
+`template`, `intrinsics`, `members`, `cloudformation`: a template to drafts · `api`, `account`: what an endpoint holds ·
+`drafts`, `sift`: what of that detectd accepts · `files`: as files · `plan`: what it takes to make an endpoint match
+files. No command line in here.
 """

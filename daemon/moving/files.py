@@ -1,6 +1,13 @@
-"""Definitions as files that `detectd check` takes: one per object, and a main file that names them all."""
+"""Definitions as files that `detectd check` takes: one per object, and a main file that names them all.
 
-from collections.abc import Iterator
+DIR/detectd.yaml             names the rest
+DIR/profiles/NAME.json       likewise custom_metrics/ and dimensions/
+DIR/fleet.json
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -8,90 +15,82 @@ from urllib.parse import quote
 import msgspec
 
 from config.canonical import canonical
-from config.kinds import Kinds
-from config.model import CustomMetric, Dimension, Rules, SecurityProfile
-from config.objects import check_one_custom_metric, check_one_dimension, check_one_profile
-from config.problem import Finding, shown
+from config.model import Account, Rules
 
 MAIN: Final = "detectd.yaml"
 FLEET: Final = "fleet.json"
+FOLDERS: Final = {"profiles": "security_profile_name", "custom_metrics": "metric_name", "dimensions": "name"}
+_FILE_NAME_MAX: Final = 200
+"""Bytes; most file systems have 255."""
 
 
 class Exists(Exception):
     """Files are there already; the message names the first."""
 
 
-def write(folder: Path, rules: Rules, *, force: bool) -> list[Path]:
-    """Write the files; which. Existing ones are left alone unless `force`.
+def write(folder: Path, files: Mapping[str, bytes], *, force: bool) -> list[Path]:
+    """Write files into a folder, each as a whole, in their order; which. Existing ones are left alone unless `force`.
 
     Raises:
         Exists: nothing was written.
         OSError: the folder can't be written to.
     """
-    files = {folder / name: body for name, body in _files(canonical(rules))}
-    there = [path for path in files if path.exists()]
+    wanted = {folder / name: body for name, body in files.items()}
+    there = [path for path in wanted if path.exists()] + others(folder, files)
     if there and not force:
-        raise Exists(f"{there[0]} is there already; --force writes over it")
-    for path, body in files.items():
+        raise Exists(f"{there[0]} is there already; --force writes over what has the same name, and leaves the rest")
+    for path, body in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".new")
-        beside.write_bytes(body)
-        beside.replace(path)
-    return list(files)
+        _write(path, body)
+    return list(wanted)
 
 
-def _files(rules: Rules) -> Iterator[tuple[str, bytes]]:
-    """(name, content); the main file last, so that it never names what is not there yet."""
-    lines = []
-    for collection, objects in (
-        ("profiles", [(each.security_profile_name, each) for each in rules.profiles]),
-        ("custom_metrics", [(each.metric_name, each) for each in rules.custom_metrics]),
-        ("dimensions", [(each.name, each) for each in rules.dimensions]),
-    ):
+def _write(path: Path, body: bytes) -> None:
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def others(folder: Path, files: Iterable[str]) -> list[Path]:
+    """Files in the folder that the main file's globs would bring in beside `files`."""
+    mine = {folder / name for name in files}
+    return sorted(path for name in FOLDERS for path in (folder / name).glob("*.json") if path not in mine)
+
+
+def laid_out(rules: Rules, account: Account | None = None) -> dict[str, bytes]:
+    """Name in the folder -> content; the main file last, so that it never names what is not there yet."""
+    return dict(_files(canonical(rules), account))
+
+
+def _files(rules: Rules, account: Account | None) -> Iterator[tuple[str, bytes]]:
+    lines = [] if account is None else [f'account: {{id: "{account.id}", region: "{account.region}"}}\n']
+    for collection, member in FOLDERS.items():
+        objects = getattr(rules, collection)
         if objects:
             lines.append(f"{collection}: [{collection}/*.json]\n")
-        for name, each in objects:
-            yield f"{collection}/{file_name(name)}.json", _json(msgspec.to_builtins(each))
+        for each in objects:
+            yield f"{collection}/{file_name(getattr(each, member))}.json", _json(msgspec.to_builtins(each))
     if rules.fleet.things or rules.fleet.groups:
         lines.append(f"fleet: {FLEET}\n")
         yield FLEET, _json(msgspec.to_builtins(rules.fleet))
+    if rules.limits.durations != "aws":
+        lines.append(f"limits: {{durations: {rules.limits.durations}}}\n")
     yield MAIN, "".join(lines or ["{}\n"]).encode()
 
 
 def file_name(name: str) -> str:
-    """A name as a file's: `:` and capitals would collide on other systems, so capitals get a `^`."""
-    spelled = "".join(f"^{letter}" if letter.isupper() else letter for letter in name)
-    return quote(spelled, safe="^")
+    """A name as a file's: `:` and capitals would collide on other systems, so capitals get a `^`.
+
+    What gets too long that way ends with a digest instead.
+    """
+    spelled = quote("".join(f"^{letter}" if letter.isupper() else letter for letter in name), safe="^")
+    if len(spelled) <= _FILE_NAME_MAX:
+        return spelled
+    return f"{spelled[:_FILE_NAME_MAX]}~{blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 def _json(body: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
-
-
-def sound(rules: Rules, kinds: Kinds) -> tuple[Rules, list[str]]:
-    """What of these is valid, and why the rest is not, in words."""
-    problems: list[str] = []
-    metrics = _kept(
-        rules.custom_metrics,
-        problems,
-        lambda each: (f"custom metric {each.metric_name}", check_one_custom_metric(each)),
-    )
-    dimensions = _kept(rules.dimensions, problems, lambda each: (f"dimension {each.name}", check_one_dimension(each)))
-    among = msgspec.structs.replace(rules, custom_metrics=metrics, dimensions=dimensions)
-    profiles = _kept(
-        rules.profiles,
-        problems,
-        lambda each: (f"security profile {each.security_profile_name}", check_one_profile(each, among, kinds)),
-    )
-    return msgspec.structs.replace(among, profiles=profiles), problems
-
-
-def _kept(objects: Any, problems: list[str], look: Any) -> Any:
-    kept: list[SecurityProfile | CustomMetric | Dimension] = []
-    for each in objects:
-        what, findings = look(each)
-        wrong: list[Finding] = [finding for finding in findings if not finding.is_warning]
-        problems += [f"{what}: {shown(finding.path)}: {finding.message}" for finding in wrong]
-        if not wrong:
-            kept.append(each)
-    return tuple(kept)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from config.model import CustomMetric, Dimension, Fleet, Group, Rules, SecurityProfile, Tag
+from config.targets import group_of
 
 Arn = Callable[[str], str]
 """The ARN of a resource like `securityprofile/NAME`."""
@@ -223,20 +224,59 @@ def _member(mark: str, operation: str, thing: str, group: str) -> Step:
 
 
 def without(rules: Rules, files: Rules) -> Rules:
-    """What of the rules files do not define."""
+    """What of the rules the daemon's own files do not define; of their groups, as they define these, the other things.
+
+    Since that holds for what there is as for what there should be, nothing is done to groups of files.
+    """
     profiles = {each.security_profile_name for each in files.profiles}
     metrics = {each.metric_name for each in files.custom_metrics}
     dimensions = {each.name for each in files.dimensions}
     things, members = _things(files.fleet), _members(files.fleet)
+    own = {name: Group(group.parent) for name, group in files.fleet.groups.items()}
     groups = {
-        name: Group(group.parent, tuple(thing for thing in group.things if (thing, name) not in members))
+        name: Group(own.get(name, group).parent, tuple(thing for thing in group.things if (thing, name) not in members))
         for name, group in rules.fleet.groups.items()
     }
-    kept = {name: group for name, group in groups.items() if name not in files.fleet.groups or group.things}
     return msgspec.structs.replace(
         rules,
         profiles=tuple(each for each in rules.profiles if each.security_profile_name not in profiles),
         custom_metrics=tuple(each for each in rules.custom_metrics if each.metric_name not in metrics),
         dimensions=tuple(each for each in rules.dimensions if each.name not in dimensions),
-        fleet=Fleet(tuple(thing for thing in rules.fleet.things if thing not in things), kept),
+        fleet=Fleet(tuple(thing for thing in rules.fleet.things if thing not in things), own | groups),
     )
+
+
+def needed(rules: Rules, files: Rules) -> Rules:
+    """The rules with only those groups of files that have other things, are targets, or have such groups in them."""
+    groups = rules.fleet.groups
+    wanted = [name for name, group in groups.items() if group.things or name not in files.fleet.groups]
+    wanted += [group for profile in rules.profiles for target in profile.targets if (group := group_of(target))]
+    kept: set[str] = set()
+    for name in wanted:
+        above: str | None = name
+        while above is not None and above in groups and above not in kept:
+            kept.add(above)
+            above = groups[above].parent
+    fleet = Fleet(rules.fleet.things, {name: group for name, group in groups.items() if name in kept})
+    return msgspec.structs.replace(rules, fleet=fleet)
+
+
+def of_files(want: Rules, files: Rules, origin: Mapping[str, str]) -> list[str]:
+    """In words: what should be otherwise than the daemon's own files have it, where only these can be changed."""
+    notes = []
+    for what, kind, name, wanted, defined in (
+        ("security profile", "profile", "security_profile_name", want.profiles, files.profiles),
+        ("custom metric", "custom-metric", "metric_name", want.custom_metrics, files.custom_metrics),
+        ("dimension", "dimension", "name", want.dimensions, files.dimensions),
+    ):
+        known = _by_name(defined, name)
+        for each in wanted:
+            called = getattr(each, name)
+            if called in known and known[called] != each:
+                notes.append(f"{what} {called} is defined in {origin[f'{kind}/{called}']}: change it there")
+    for called, group in want.fleet.groups.items():
+        if called in files.fleet.groups and files.fleet.groups[called].parent != group.parent:
+            notes.append(
+                f"the parent of thing group {called} is defined in {origin[f'group/{called}']}: change it there"
+            )
+    return notes
