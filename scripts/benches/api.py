@@ -27,6 +27,7 @@ THINGS: Final = 10_000
 PROFILES: Final = 20
 REQUESTS: Final = 200
 API_RATE: Final = 200
+CONNECTIONS: Final = 10
 TARGET_PAGE: Final = 5.0
 TARGET_COST: Final = 0.15
 END_S: Final = 1_767_000_000
@@ -190,25 +191,38 @@ def load(config: Path) -> Iterator[Callable[[], int]]:
 
 
 def fire(listen: str) -> None:
-    """Until it is ended: requests at the rate, and how many were answered so far, a line each tenth of a second."""
+    """Until it is ended: requests at the rate, and how many were answered so far, a line each tenth of a second.
+
+    Over several connections: a busy daemon may take longer over one answer than the time to the next request.
+    """
+    counts = [0] * CONNECTIONS
+    for number in range(CONNECTIONS):
+        threading.Thread(target=fire_one, args=(listen, number, counts), daemon=True).start()
+    while True:
+        time.sleep(0.1)
+        print(sum(counts), flush=True)
+
+
+def fire_one(listen: str, number: int, counts: list[int]) -> None:
+    """One connection's share of the rate."""
+    until = int(time.time()) + 9
     paths = (
-        f"/violation-events?startTime=0&endTime={int(time.time()) + 9}&maxResults=25",
+        f"/violation-events?startTime=0&endTime={until}&maxResults=25",
         "/active-violations?maxResults=25",
         "/things?maxResults=50",
         "/security-profiles",
-        f"/metric-values?thingName=thing-1&metricName=aws:all-bytes-out&startTime=0&endTime={int(time.time()) + 9}",
+        f"/metric-values?thingName=thing-1&metricName=aws:all-bytes-out&startTime=0&endTime={until}",
     )
-    ask, count, due = client(f"http://{listen}"), 0, time.perf_counter()
+    ask, due, turn = client(f"http://{listen}"), time.perf_counter() + number / API_RATE, number
     while True:
-        due += 1 / API_RATE
+        due += CONNECTIONS / API_RATE
         time.sleep(max(0.0, due - time.perf_counter()))
         try:
-            ask(paths[count % len(paths)])
-            count += 1
-        except (OSError, http.client.HTTPException, SystemExit):
+            ask(paths[turn % len(paths)])
+            counts[number] += 1
+        except (OSError, http.client.HTTPException, SystemExit):  # not there yet, or no more
             ask, due = client(f"http://{listen}"), time.perf_counter()
-        if count % (API_RATE // 10) == 0:
-            print(count, flush=True)
+        turn += 1
 
 
 if __name__ == "__main__":
