@@ -59,6 +59,7 @@ class Died:
     receiver: str
     notice: Notice
     why: str
+    first: bool = True  # the one to log: not one of many that a receiver refuses at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +284,11 @@ class Courier:
 
     def _died(self, notice: Notice, outcome: Outcome, why: str) -> None:
         self._wake.set()
-        self._failing = True
+        first, self._failing = notice.attempts > 0 or not self._failing, True
         self.stats.failed[_reason(outcome)] += 1
         self.stats.dead += 1
         self.stats.last_why = why
-        self._tell(Died(self.name, notice, why))
+        self._tell(Died(self.name, notice, why, first))
 
     async def _disable(self, why: str) -> None:
         self.stats.failed[Reason.GONE] += 1

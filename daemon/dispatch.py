@@ -105,6 +105,8 @@ class Dispatch:
         for name in [name for name in self._workers if name not in plan.notifiers and not name.startswith(TOPIC)]:
             self._retire(name)
         await self._exchange_topics()
+        if not self._started:
+            await self._add_topics(self._topics, await self._store.read(lambda con: outbox.awaited(con, TOPIC)))
         for name, notifier in plan.notifiers.items():
             if name in self._workers:
                 await self._exchange(name, notifier)
@@ -115,26 +117,31 @@ class Dispatch:
         self._started = True
 
     async def use_topics(self, rules: Rules) -> None:
-        """Let the profiles of `rules` be heard by the topics that they name; at the start, before `apply`.
+        """Let the profiles of `rules` be heard by the topics that they name. Before the first `apply` this is only
+        noted: nothing is sent before it is known where AWS is.
 
         A topic that no profile names any more stays while something is to come: rows that wait, and the ends of its
         open alarms, which are for those who heard of the beginning. Then it goes, at the next change.
         """
         named = {profile.security_profile_name: _topic_of(profile.alert_targets) for profile in rules.profiles}
-        left = [] if self._started else await self._store.read(lambda con: outbox.awaited(con, TOPIC))
-        for name in sorted({*filter(None, named.values()), *left} - self._workers.keys()):
-            await self._add(name, self._topic(name))
         # These rules are only on their way into the log: what a profile that ends says until then is heard as before.
         ended = {profile: name for profile, name in self._named.items() if profile not in named}
+        if self._started:
+            await self._add_topics(named)
         self._named, self._topics = named, ended | named
-        await self._retire_topics()
+        if self._started:
+            await self._retire_topics()
+
+    async def _add_topics(self, named: Mapping[str, str | None], left: Sequence[str] = ()) -> None:
+        for name in sorted({*filter(None, named.values()), *left} - self._workers.keys()):
+            await self._add(name, self._topic(name))
 
     async def _retire_topics(self) -> None:
         idle = [name for name in self._workers if name.startswith(TOPIC) and name not in self._topics.values()]
-        if not idle or not self._started:
+        if not idle:
             return
         # The writer is asked: what was routed to them until now is stored before it answers.
-        busy = await self._store.write(lambda con: [name for name in idle if outbox.awaits(con, name)])
+        busy = await self._store.write(lambda con: outbox.awaited(con, TOPIC))
         for name in idle:
             if name not in busy:
                 self._retire(name)

@@ -96,11 +96,6 @@ def awaited(con: Con, prefix: str) -> list[str]:
     return [name for (name,) in con.execute(sql, (prefix,))]
 
 
-def awaits(con: Con, receiver: str) -> bool:
-    """Whether this one does."""
-    return receiver in awaited(con, receiver)
-
-
 def _followers(con: Con, violation_id: str, receivers: Sequence[str]) -> dict[str, State]:
     """{receiver: the state in which an alarm's end begins}, from what became of its in-alarm."""
     told = told_of(con, violation_id)

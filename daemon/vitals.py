@@ -158,9 +158,10 @@ class Vitals:
                 deliveries.labels(receiver, "failed").inc()
                 if first:  # once when it starts to fail, once when it recovers
                     log.warning("receiver.failing", receiver=receiver, reason=str(reason), why=why)
-            case Died(receiver=receiver, notice=notice, why=why):
+            case Died(receiver=receiver, notice=notice, why=why, first=first):
                 deliveries.labels(receiver, "dead").inc()
-                log.error("delivery.dead", receiver=receiver, webhook_id=notice.webhook_id, why=why)
+                if first:
+                    log.error("delivery.dead", receiver=receiver, webhook_id=notice.webhook_id, why=why)
             case Switched(receiver=receiver, enabled=enabled, why=why):
                 log.warning("receiver.switched", receiver=receiver, enabled=enabled, why=why)
             case Crashed(receiver=receiver, error=error):

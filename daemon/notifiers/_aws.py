@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ KEPT_S: Final = 60.0
 """botocore renews what expires ten minutes ahead at the latest, so what it gave may be used this long."""
 AGAIN_S: Final = 5.0
 """What was not found, or was refused, is not asked for more often than this."""
+ENDPOINTS_MAX: Final = 64
+"""There are fewer regions; what is forgotten is found again."""
 WAIT_S: Final = 5.0
 """How long an attempt waits for a look-up."""
 
@@ -30,7 +33,6 @@ class Found:
     """What a look-up brought: credentials, or why there are none."""
 
     keys: Any = field(default=None, repr=False)  # botocore's ReadOnlyCredentials
-    resolver: Any = field(default=None, repr=False)  # botocore's own list of endpoints
     why: str = ""
 
 
@@ -45,6 +47,8 @@ class Chain:
         self._found: Found | None = None
         self._until_s = 0.0
         self._looking: asyncio.Future[Found] | None = None
+        self._endpoints: dict[tuple[str, str], str] = {}  # (service, region) -> its URL
+        self._turn = asyncio.Lock()
 
     async def find(self) -> Found:
         """Credentials that may be used now. Raises `NoCredentials`."""
@@ -60,6 +64,21 @@ class Chain:
         if found is self._found and self._session is not None:
             self._session = None
             self._until_s = min(self._until_s, self._clock() + AGAIN_S)
+
+    async def endpoint(self, service: str, region: str) -> str:
+        """Where a service is in a region. Raises `NoCredentials` where botocore's configuration can't be read."""
+        async with self._turn:  # making a client takes 50 ms of a processor
+            if (service, region) not in self._endpoints:
+                if len(self._endpoints) >= ENDPOINTS_MAX:
+                    self._endpoints.clear()
+                self._endpoints[service, region] = await asyncio.to_thread(self._find_endpoint, service, region)
+            return self._endpoints[service, region]
+
+    def _find_endpoint(self, service: str, region: str) -> str:
+        try:
+            return _endpoint(self._open(), service, region)
+        except Exception as error:  # noqa: BLE001 - isolation, as below
+            raise NoCredentials(f"AWS's configuration can't be read ({type(error).__name__})") from None
 
     async def _look(self) -> Found:
         if self._looking is None:
@@ -103,13 +122,16 @@ class Chain:
         credentials = session.get_credentials()
         if credentials is None:
             return Found(why="no AWS credentials (botocore's chain: environment, files, roles)")
-        return Found(credentials.get_frozen_credentials(), session.get_component("endpoint_resolver"))
+        return Found(credentials.get_frozen_credentials())
 
 
-def endpoint(found: Found, service: str, region: str) -> str:
-    """Where AWS has a service in a region."""
-    resolved = found.resolver.construct_endpoint(service, region)
-    return f"https://{resolved['hostname'] if resolved else f'{service}.{region}.amazonaws.com'}/"
+def _endpoint(session: Any, service: str, region: str) -> str:
+    """As a client of botocore finds it: AWS's own, or what AWS_ENDPOINT_URL and the like say."""
+    client = session.create_client(service, region, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106  # sends nothing
+    try:
+        return str(client.meta.endpoint_url)
+    finally:
+        client.close()
 
 
 def _hand_over(looking: "asyncio.Future[Found]", found: Found) -> None:
@@ -118,9 +140,7 @@ def _hand_over(looking: "asyncio.Future[Found]", found: Found) -> None:
 
 
 def _open_session() -> Any:
-    # Only who uses a topic waits for these; imported here, they are there when a request is to be signed.
-    import botocore.auth  # noqa: PLC0415
-    import botocore.awsrequest
-    from botocore.session import get_session  # noqa: PLC0415
-
-    return get_session()
+    # Only who uses a topic waits for these. The first two are for signing, and here they hold up nobody.
+    for module in ("botocore.auth", "botocore.awsrequest"):
+        import_module(module)
+    return import_module("botocore.session").get_session()

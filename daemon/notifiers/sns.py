@@ -17,7 +17,7 @@ import msgspec
 
 from config.model import Topic
 from config.topics import region_of
-from daemon.notifiers._aws import Found, NoCredentials, endpoint
+from daemon.notifiers._aws import Found, NoCredentials
 from daemon.notifiers._base import Delivered, Notice, NotifierKind, Outcome, Reason, Refused, Retry, Tools
 
 T = TypeVar("T")
@@ -78,24 +78,24 @@ class SnsNotifier:
 
     async def _publish(self, notice: Notice) -> Outcome:
         found = await self._tools.aws.find()
-        made = await _aside(len(notice.message), lambda: self._request(found, notice))
+        url = self._url or await self._tools.aws.endpoint("sns", self._region)
+        url = url.rstrip("/") + "/"  # as it is sent: what is signed must be the same
+        made = await _aside(len(notice.message), lambda: self._request(found, url, notice))
         if made is None:
             return Refused(Reason.CLIENT_ERROR, f"the message is longer than {MESSAGE_BYTES_MAX} bytes")
-        url, headers, body = made
+        headers, body = made
         async with self._tools.session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
             status, text = answer.status, await _read(answer.content)
         if code_of(text) in KEYS_REFUSED:
             self._tools.aws.refused(found)
         return judged(status, text)
 
-    def _request(self, found: Found, notice: Notice) -> tuple[str, dict[str, str], bytes] | None:
-        """URL, headers and body; None where the message can't be made short enough."""
+    def _request(self, found: Found, url: str, notice: Notice) -> tuple[dict[str, str], bytes] | None:
+        """Headers and body; None where the message can't be made short enough."""
         message = shortened(notice.message)
         if message is None:
             return None
-        url = self._url or endpoint(found, "sns", self._region)
-        url = url.rstrip("/") + "/"
-        return url, *signed(found.keys, self._region, url, form(self._options.arn, notice, message))
+        return signed(found.keys, self._region, url, form(self._options.arn, notice, message))
 
 
 async def _aside(size_bytes: int, make: Callable[[], T]) -> T:
