@@ -112,7 +112,7 @@ async def _ask(settings: Settings, question: Question, key: AccessKey | None) ->
     http = settings.http
     url = f"{url_of(http)}{question.path}{_query(question.where)}"
     headers = _signature(settings, question.method, url, key) if key else {}
-    connector = aiohttp.TCPConnector(ssl=_trusted(http.tls)) if http.tls else None
+    connector = aiohttp.TCPConnector(ssl=trusted(http.tls)) if http.tls else None
     async with (
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(10)) as session,
         # `encoded`: what is signed is what is sent, to the letter.
@@ -142,7 +142,7 @@ def _signature(settings: Settings, method: str, url: str, key: AccessKey) -> dic
     return dict(request.headers.items())
 
 
-def _trusted(tls: Tls) -> ssl.SSLContext:
+def trusted(tls: Tls) -> ssl.SSLContext:
     """The daemon's own certificate is the one that it must show; ours is the same, where it asks for one."""
     made = ssl.create_default_context(cafile=tls.cert)
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -3,18 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from actors.metrics import kinds
 from config.canonical import canonical
 from config.load import ConfigError, load
-from config.model import Account, Http, Limits, Rules, Settings
+from config.model import Account, Limits, Rules, Settings
 from config.secret import read_secret
 from config.shape import shaped
 from daemon.access import Role
-from daemon.commands._ask import key_for, url_of
+from daemon.commands._ask import key_for, trusted, url_of
 from daemon.commands.check import meanings
 from daemon.moving import account, api, files
 from daemon.moving.drafts import Drafts
@@ -39,14 +38,8 @@ def daemon_api(options: argparse.Namespace, need: Role) -> tuple[api.Api, Settin
     session = Session()
     session.set_credentials(key.id if key else UNSIGNED, read_secret(key.secret_file).reveal() if key else UNSIGNED)
     endpoint = options.endpoint_url or url_of(settings.http)
-    return api.api_of(session, settings.account.region, endpoint, **_trust(settings.http)), settings
-
-
-def _trust(http: Http) -> dict[str, Any]:
-    """The daemon's own certificate is the one that it must show; ours is the same, where it asks for one."""
-    if http.tls is None:
-        return {}
-    return {"verify": str(http.tls.cert), "client_cert": (str(http.tls.cert), str(http.tls.key))}
+    own = trusted(settings.http.tls) if settings.http.tls and not options.endpoint_url else None
+    return api.api_of(session, settings.account.region, endpoint, own), settings
 
 
 def made_by_api(asked: api.Api, settings: Settings) -> tuple[Rules, list[str]]:

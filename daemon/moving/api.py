@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -112,8 +113,10 @@ class Api:
         return None, answer
 
 
-def api_of(session: Any, region: str, endpoint_url: str | None, **trust: Any) -> Api:
+def api_of(session: Any, region: str, endpoint_url: str | None, trusted: SSLContext | None = None) -> Api:
     """The API as a botocore session's credentials see it; `AWS_MAX_ATTEMPTS` counts, as for AWS's own tools.
+
+    `trusted`: for an endpoint whose certificate no authority that botocore knows has signed.
 
     Raises:
         Misused: no such region, endpoint or profile.
@@ -123,13 +126,16 @@ def api_of(session: Any, region: str, endpoint_url: str | None, **trust: Any) ->
 
     attempts = os.environ.get("AWS_MAX_ATTEMPTS", "")
     retries: Any = {"mode": "standard", "total_max_attempts": int(attempts) if attempts.isdecimal() else ATTEMPTS}
-    # A connection for each call under way; `trust` has `client_cert`, which is the configuration's, and `verify`.
-    more = {"client_cert": trust.pop("client_cert")} if "client_cert" in trust else {}
-    config = Config(retries=retries, connect_timeout=10, read_timeout=30, max_pool_connections=AT_ONCE, **more)
+    config = Config(retries=retries, connect_timeout=10, read_timeout=30, max_pool_connections=AT_ONCE)
     try:
-        return Api(session.create_client("iot", region, endpoint_url=endpoint_url, config=config, **trust))
+        client = session.create_client("iot", region, endpoint_url=endpoint_url, config=config)
     except (exceptions.BotoCoreError, ValueError) as problem:
         raise Misused(_short(problem)) from problem
+    if trusted is not None:
+        from daemon.moving.pinned import pin  # noqa: PLC0415
+
+        pin(client, trusted, AT_ONCE)
+    return Api(client)
 
 
 def _failure(operation: str, code: str, response: dict[str, Any]) -> ApiError:
