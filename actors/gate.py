@@ -1,7 +1,7 @@
 """Who may report now: exact duplicates and reports that come too fast are turned away (design.md §4, spec.md §2.2).
 
 Per thing: the time of its last accepted report, and the ids of its last 16. One row per name; a name that has not
-reported for a week is forgotten.
+reported for a week is forgotten. The row also has the name's mark: a position of the log at which it reported.
 """
 
 from heapq import heappop, heappush
@@ -33,6 +33,7 @@ class Gate:
         self.last: I8 = np.zeros(0, np.int64)  # [row] ns of the last accepted report; 0 = the row is nobody's
         self.ids: I8 = np.zeros((0, IDS_KEPT), np.int64)  # [row, 16] a ring of accepted ids
         self.at: U1 = np.zeros(0, np.uint8)  # [row] where the next id goes
+        self.marks: I8 = np.zeros(0, np.int64)  # [row] 0 = none since the row was taken, or since a `load`
         self._interval_default_s = interval_default_s
         self.configure(limits)
 
@@ -42,16 +43,18 @@ class Gate:
         self._floor_ns = int(interval_s * NS * 9) // 10
         self._things_max = limits.things_max
 
-    def admit(self, names: list[bytes], ids: I8, times: I8, flags: U1) -> tuple[U1, U1]:
-        """Judge well-formed reports in order: ([k] ADMITTED | DUPLICATE | …, [k] 1 = first after a gap)."""
+    def admit(self, names: list[bytes], positions: I8, ids: I8, times: I8, flags: U1) -> tuple[U1, U1, I8]:
+        """Judge well-formed reports in order: ([k] ADMITTED | DUPLICATE | …, [k] 1 = first after a gap, [k] marks)."""
         rows = [self.rows.get(name) for name in names]
         if None in rows:
             rows = [self._row(name) for name in names]
-        verdicts, first = np.zeros(len(rows), np.uint8), np.zeros(len(rows), np.uint8)
+        count = len(rows)
+        verdicts, first, marks = np.zeros(count, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.int64)
         _admit(
-            np.array(rows, np.int32), ids, times, flags, self._floor_ns, self.last, self.ids, self.at, verdicts, first
-        )
-        return verdicts, first
+            np.array(rows, np.int32), positions, ids, times, flags, self._floor_ns,
+            self.last, self.ids, self.at, self.marks, verdicts, first, marks,
+        )  # fmt: skip
+        return verdicts, first, marks
 
     def forget_idle(self, now: int) -> None:
         """Forget the names whose last accepted report is a week old; called on full hours of the log's time."""
@@ -62,7 +65,7 @@ class Gate:
             del self.rows[name]
             self._names[row] = None
             heappush(self._free, row)
-        self.last[idle], self.ids[idle], self.at[idle] = 0, ABSENT, 0
+        self.last[idle], self.ids[idle], self.at[idle], self.marks[idle] = 0, ABSENT, 0, 0
 
     def dump(self) -> dict[str, Any]:
         used = len(self._names)
@@ -75,6 +78,7 @@ class Gate:
 
     def load(self, state: dict[str, Any]) -> None:
         self.last, self.ids, self.at = (state[name].copy() for name in ("last", "ids", "at"))
+        self.marks = np.zeros(len(self.last), np.int64)
         names = state["names"].split(b"\0") if len(self.last) else []
         self._names = [name or None for name in names]
         self._free = [row for row, name in enumerate(self._names) if name is None]
@@ -99,22 +103,27 @@ class Gate:
         self.last = np.concatenate((self.last, np.zeros(more, np.int64)))
         self.ids = np.concatenate((self.ids, np.full((more, IDS_KEPT), ABSENT, np.int64)))
         self.at = np.concatenate((self.at, np.zeros(more, np.uint8)))
+        self.marks = np.concatenate((self.marks, np.zeros(more, np.int64)))
 
 
 @njit(
-    "void(i4[::1],i8[::1],i8[::1],u1[::1],i8,i8[::1],i8[:,::1],u1[::1],u1[::1],u1[::1])",
+    "void(i4[::1],i8[::1],i8[::1],i8[::1],u1[::1],i8,i8[::1],i8[:,::1],u1[::1],i8[::1],u1[::1],u1[::1],i8[::1])",
     nogil=True,
     cache=True,
 )
 def _admit(
-    rows: I4, new_ids: I8, times: I8, flags: U1, floor: int, last: I8, ids: I8, at: U1, verdicts: U1, first: U1
-) -> None:
+    rows: I4, positions: I8, new_ids: I8, times: I8, flags: U1, floor: int,
+    last: I8, ids: I8, at: U1, marks: I8, verdicts: U1, first: U1, out_marks: I8,
+) -> None:  # fmt: skip
     """A duplicate is called one even when it also comes too soon: that says more."""
     for k in range(len(rows)):
         row = rows[k]
         if row < 0:
             verdicts[k] = TABLE_FULL
             continue
+        if marks[row] == 0:
+            marks[row] = positions[k]
+        out_marks[k] = marks[row]
         for i in range(IDS_KEPT):
             if ids[row, i] == new_ids[k]:
                 verdicts[k] = DUPLICATE

@@ -18,7 +18,7 @@ from actors.columns import Schema
 from actors.criteria import criteria
 from actors.criteria._base import FAR, Judge, Run, Slot
 from actors.effects import EventType, Transition
-from actors.messages import I1, I4, I8, Batch, Downtime, Share
+from actors.messages import I1, I4, I8, U1, Batch, Downtime, Share
 from actors.numbers import float_of
 from actors.roster import Identity, Placed, Roster
 from actors.values import Seen, in_words
@@ -144,7 +144,7 @@ class GroupActor:
             entries, registered = entries[good], registered[good]
         if not len(entries):
             return
-        rows = self._rows(share.batch.names, entries, registered)
+        rows = self._rows(share.batch, entries, registered)
         times = share.batch.ts[entries]
         self.seen[rows] = times  # ascending, so the last of a row wins
         self.source[rows] = share.batch.sources[entries]
@@ -158,12 +158,14 @@ class GroupActor:
             found = self._step(rows, times, self._at_once, self._at_once, run.verdicts, run.values)
             self._report_transitions(share.batch, run, found, effects)
 
-    def _rows(self, names: Sequence[bytes], entries: I4, registered: Any) -> I4:
-        pairs = list(zip([names[entry] for entry in entries.tolist()], registered.tolist(), strict=True))
-        rows = self.roster.find_all(pairs)
-        if None in rows:
-            rows = [self._row(name, flag) for name, flag in pairs]
-        return np.array(rows, np.int32)
+    def _rows(self, batch: Batch, entries: I4, registered: U1) -> I4:
+        marks = batch.marks[entries]
+        rows, missing = self.roster.recognise(marks, registered)
+        if missing:
+            for k in np.flatnonzero(rows < 0).tolist():
+                rows[k] = self._row(batch.names[entries[k]], int(registered[k]))
+            self.roster.remember(marks, registered, rows)
+        return rows
 
     def _row(self, name: bytes, registered: int) -> int:
         row = self.roster.find(name, registered)

@@ -132,6 +132,7 @@ class Batch:
     ts: I8  # [n] clamped: never going back
     columns: Columns
     names: list[bytes]  # [n] the thing of an entry, b"" for a control entry
+    marks: I8  # [n] stands for the name in look-ups: a position at which that thing reported; 0 = it has none
     sources: U1  # [n] where a report came from: 0 = the log itself, else a bridge's number
 
 

@@ -22,7 +22,6 @@ from actors.messages import (
     NAME_ENCODED,
     U1,
     Batch,
-    Columns,
     Frames,
     Rejected,
     Share,
@@ -75,35 +74,35 @@ class Router:
         accepted = np.flatnonzero(columns.ok).astype(np.int32)
         if unnamed:
             accepted = accepted[~np.isin(accepted, list(unnamed))]
+        batch = Batch(frames, ts, columns, names, np.zeros(len(frames), np.int64), _sources(frames))
         if not admitted:
-            accepted = self._admit(frames, columns, ts, names, accepted, rejected)
+            accepted = self._admit(batch, accepted, rejected)
         self.last_ts = int(ts[-1])
-        batch = Batch(frames, ts, columns, names, _sources(frames))
         reports = np.flatnonzero(frames.kind != CONTROL).astype(np.int32)
         return Routed(batch, self._shares(batch, names, accepted), reports, rejected)
 
-    def _admit(
-        self, frames: Frames, columns: Columns, ts: I8, names: list[bytes], entries: I4, rejected: dict[int, Rejected]
-    ) -> I4:
+    def _admit(self, batch: Batch, entries: I4, rejected: dict[int, Rejected]) -> I4:
         """The gate, entry by entry in order; it forgets idle names on full hours of the log's time."""
         kept: list[I4] = []
         before = self.last_ts // HOUR_NS
-        for hour, piece in _by_hour(ts, entries):
+        for hour, piece in _by_hour(batch.ts, entries):
             if hour != before:
                 self.gate.forget_idle(hour * HOUR_NS)
             before = hour
             if len(piece):
-                kept.append(self._admit_piece(frames, columns, ts, names, piece, rejected))
+                kept.append(self._admit_piece(batch, piece, rejected))
         return kept[0] if len(kept) == 1 else np.concatenate([entries[:0], *kept])
 
-    def _admit_piece(
-        self, frames: Frames, columns: Columns, ts: I8, names: list[bytes], piece: I4, rejected: dict[int, Rejected]
-    ) -> I4:
-        flags, times = frames.flags[piece], ts[piece]
+    def _admit_piece(self, batch: Batch, piece: I4, rejected: dict[int, Rejected]) -> I4:
+        """Also writes the marks of the piece."""
+        frames, columns, names = batch.frames, batch.columns, batch.names
+        flags, times = frames.flags[piece], batch.ts[piece]
         if flags.any():
             times = np.where(flags & COPIED, frames.origin[piece], times)
         named = names if len(piece) == len(names) else [names[entry] for entry in piece.tolist()]
-        verdicts, first = self.gate.admit(named, columns.report_id[piece], times, flags)
+        verdicts, first, batch.marks[piece] = self.gate.admit(
+            named, frames.seq[piece], columns.report_id[piece], times, flags
+        )
         if self._limits.skip_first_counters:
             columns.scalars[piece[first == 1], :NETWORK_COLUMNS] = ABSENT
         if not verdicts.any():  # all ADMITTED, as a rule

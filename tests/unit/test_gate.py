@@ -22,8 +22,9 @@ def gate(interval_s=300.0, **limits):
 def admit(one, *reports):
     """Words for (name, id, seconds[, flags]) in one batch."""
     names, ids, times, flags = zip(*[(*r, 0)[:4] for r in reports], strict=True)
-    verdicts, _ = one.admit(
+    verdicts, _, _ = one.admit(
         list(names),
+        np.arange(1, len(names) + 1),
         np.array(ids, np.int64),
         np.array([round(t * NS) for t in times], np.int64),
         np.array(flags, np.uint8),
@@ -80,7 +81,7 @@ def test_the_table_takes_no_more_things_than_it_may_and_says_so():
 def test_a_first_report_and_one_after_a_gap_are_told_apart():
     names, ids = [b"a"] * 4, np.array([1, 2, 3, 4], np.int64)
     times = np.array([1000, 1300, 2200, 3101], np.int64) * NS
-    _, first = gate().admit(names, ids, times, np.zeros(4, np.uint8))
+    _, first, _ = gate().admit(names, ids, ids, times, np.zeros(4, np.uint8))
     assert first.tolist() == [1, 0, 0, 1]
 
 
