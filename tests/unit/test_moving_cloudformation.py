@@ -42,7 +42,7 @@ Resources:
   Site: {Type: "AWS::IoT::ThingGroup", Properties: {ThingGroupName: site}}
   Pumps: {Type: "AWS::IoT::ThingGroup", Properties: {ThingGroupName: pumps, ParentGroupName: !Ref Site}}
   P1: {Type: "AWS::IoT::Thing", Properties: {ThingName: p1}}
-  Off: {Type: "AWS::IoT::Thing", Condition: IsTest, Properties: {ThingName: off}}
+  Idle: {Type: "AWS::IoT::Thing", Condition: IsTest, Properties: {ThingName: off}}
   Bucket: {Type: "AWS::S3::Bucket"}
   Action: {Type: "AWS::IoT::MitigationAction"}
   Profile:
@@ -129,7 +129,7 @@ def test_a_template_becomes_what_its_deployment_would_create() -> None:
     }
     notes = "\n".join(drafts(TEMPLATE).notes)
     assert "AWS::IoT::MitigationAction Action: mitigation actions are not supported yet" in notes
-    assert "t.yaml:22:8: Off: its condition IsTest does not hold" in notes
+    assert "t.yaml:22:9: Idle: its condition IsTest does not hold" in notes
     assert "not Detect's, left out: 1 AWS::S3::Bucket" in notes
 
 
