@@ -240,7 +240,7 @@ class History:
                 await self._moved.wait_for(lambda: self._is_written(wanted) or self._behind is not None)
             if self._behind is None:
                 await self._mark(wanted)
-        except (TimeoutError, StoreClosed):
+        except (TimeoutError, StoreClosed, sqlite3.Error):  # a full disk, say: there will be another checkpoint
             return False
         return self._behind is None
 
@@ -464,7 +464,10 @@ class History:
                 for name in gone[1]:
                     self._things.pop(name, None)
 
-            await self._writer.submit(lambda con: tables.expire(con, (now_ns - RETENTION_NS) // MS), then)
+            try:
+                await self._writer.submit(lambda con: tables.expire(con, (now_ns - RETENTION_NS) // MS), then)
+            except sqlite3.Error as error:  # the boundary of the history
+                self._fail(error)
 
     # ---- answers ----
 

@@ -254,6 +254,21 @@ async def test_a_full_queue_is_read_again_from_the_log(tmp_path: Path, monkeypat
     await history.close()
 
 
+async def test_a_disk_that_fills_up_under_a_checkpoint_is_not_the_daemons_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: the copying of the WAL failed where the commit before it had found room."""
+
+    async def full(_run: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    await rig.hear(("t", {OUT: 1}))
+    with monkeypatch.context() as failing:
+        failing.setattr(rig.history._readers, "run", full)
+        assert not await rig.history.settled()
+    assert await rig.history.settled()
+
+
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     path.write_bytes(b"this is no database" * 1000)
