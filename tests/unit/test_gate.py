@@ -85,6 +85,41 @@ def test_a_first_report_and_one_after_a_gap_are_told_apart():
     assert first.tolist() == [1, 0, 0, 1]
 
 
+def marks_of(one, at_s, *reports):
+    """The marks of (name, position) reports, all at one time."""
+    names, positions = zip(*reports, strict=True)
+    ids, times = np.array(positions), np.full(len(names), round(at_s * NS), np.int64)
+    return one.admit(list(names), np.array(positions), ids, times, np.zeros(len(names), np.uint8))[2].tolist()
+
+
+def test_a_name_keeps_the_position_of_its_first_report_as_its_mark():
+    one = gate(0)
+    assert marks_of(one, 1, (b"a", 5), (b"b", 6), (b"a", 7)) == [5, 6, 5]
+    assert marks_of(one, 2, (b"b", 8), (b"c", 9), (b"a", 10)) == [6, 9, 5]
+
+
+def test_a_name_that_was_forgotten_and_the_next_owner_of_its_row_have_marks_of_their_own():
+    one = gate(0, things_max=1)
+    assert marks_of(one, 1000, (b"a", 5)) == [5]
+    one.forget_idle(1001 * NS + IDLE_NS)
+    assert marks_of(one, 1_000_000, (b"b", 6)) == [6]
+    one.forget_idle(1_000_001 * NS + IDLE_NS)
+    assert marks_of(one, 2_000_000, (b"a", 7)) == [7]
+    assert len(one._names) == 1
+
+
+def test_a_name_for_which_the_table_has_no_room_has_no_mark():
+    assert marks_of(gate(0, things_max=1), 1, (b"a", 5), (b"b", 6), (b"a", 7)) == [5, 0, 5]
+
+
+def test_names_of_a_loaded_table_are_marked_by_their_next_report():
+    one, again = gate(0), gate(0)
+    marks_of(again, 1, (b"x", 1), (b"y", 2))
+    marks_of(one, 1, (b"a", 5), (b"b", 6))
+    again.load(one.dump())
+    assert marks_of(again, 2, (b"b", 8), (b"a", 9), (b"b", 10), (b"c", 11)) == [8, 9, 8, 11]
+
+
 reports = st.lists(
     st.tuples(
         st.sampled_from([b"a", b"b", b"c", b"d"]),

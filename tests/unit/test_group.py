@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 from builders import START, Reading, behavior, frames, numbered, pause, play, profile, report, rules, tick, told, world
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.controls import Retry
 from actors.entries import frames_of
@@ -203,6 +205,52 @@ def test_a_thing_that_reports_something_else_keeps_its_row():
     assert one.actors["all/things"].roster.names == [b"a"]
 
 
+def test_a_thing_whose_row_was_given_up_while_the_door_still_knew_it_gets_the_row_it_is_told():
+    """Poison is known to the gate and never seen by the actor: the one forgets later than the other."""
+    one = world(rules(profile(PORTS)))
+    actor = one.actors["all/things"]
+    actor.poison = {2}
+    log = [report("a", 0, tcp=()), report("a", 6 * DAY, tcp=()), tick(8 * DAY), report("b", 8 * DAY + 1, tcp=()),
+           report("a", 8 * DAY + 2, **BAD), report("b", 8 * DAY + 3, tcp=())]  # fmt: skip
+    assert told(play(one, numbered(log))) == [("a", "in-alarm")]
+    assert actor.roster.names == [b"b", b"a"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcdef"), st.sampled_from([0, 1, 300, DAY, 4 * DAY, 8 * DAY]),
+            st.sampled_from([None, None, None, None, "", "ab", "bcd", "acef"]), st.booleans(), st.booleans(),
+        ),
+        min_size=1, max_size=60,
+    )
+)  # fmt: skip
+def test_a_report_goes_to_the_row_of_its_thing_whatever_was_forgotten_registered_or_built_anew(history):
+    """Rows by mark are rows by name, across idle weeks, fleets, poison, other actors' rows, and restarts."""
+    group, spare = profile(PORTS, targets=["thinggroup/g"]), profile(PORTS, name="q", targets=["all/things"])
+    one, at = world(rules(group, spare, groups={"g": ["a"]})), 0
+    for position, (thing, pause_s, members, poison, restart) in enumerate(history, start=1):
+        at += pause_s
+        if members is not None:
+            also = (profile(PORTS, name="late", targets=["all/unregistered-things"]),) * (len(members) > 2)
+            one.change(rules(group, spare, *also, groups={"g": members}), Moment(position, START + at * NS))
+        if restart and poison:
+            state, one = one.dump(), world(one.rules)
+            one.load(state)
+        for actor in one.actors.values():
+            actor.poison = {position} if poison else set()
+        said = [dataclasses.replace(report(thing, at, tcp=()), position=position)]
+        shares = one.router.route(frames(said)).shares
+        for key, actor in one.actors.items():
+            actor.handle(shares[key])
+            for name, registered in [(b"abcdef"[k : k + 1], flag) for k in range(6) for flag in (0, 1)]:
+                row = actor.roster.find(name, registered)
+                assert row is None or actor.identity_of(row) == (name, bool(registered))
+            if len(shares[key].entries) and not poison:
+                row = actor.roster.find(thing.encode(), int(shares[key].registered[0]))
+                assert actor.seen[row] == shares[key].batch.ts[0]
+
+
 def test_one_shot_names_over_many_weeks_need_the_room_of_one_week():
     """A twelfth of a thousand names a day for weeks: arrays, tables and pool stay as large as a week's names need."""
     total = behavior("aws:all-bytes-out", "less-than", 10, name="sum", duration=300)
@@ -219,6 +267,7 @@ def test_one_shot_names_over_many_weeks_need_the_room_of_one_week():
         sizes[weeks] = (
             len(actor.seen), len(actor.roster.names), len(judge.windows.pool_ts), judge.windows.offset.shape,
             len(one.router.gate.last), len(one.router.gate.rows), len(one.router.gate._names), len(actor.roster),
+            len(actor.roster._keys), len(actor.roster._hints),
         )  # fmt: skip
         assert len(actor.openings) == 0
     assert sizes[2] == sizes[12]

@@ -1,5 +1,7 @@
 """The door: whose an entry is, and what is turned away with which words."""
 
+from itertools import pairwise
+
 import cbor2
 import numpy as np
 import pytest
@@ -230,6 +232,37 @@ def test_however_a_run_is_cut_the_door_decides_the_same(history, cuts):
             batch += [] if item is None else [item]
         found.append((refused, sorted(one.router.gate.rows)))
     assert found[0] == found[1] == found[2]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 200_000)), min_size=1, max_size=40),
+    st.sets(st.integers(1, 40)),
+    st.integers(0, 40),
+)
+def test_the_mark_of_an_accepted_report_is_a_position_at_which_its_thing_reported(history, cuts, stop):
+    """Across forgotten names, rows that are used again, full tables, and a restart."""
+    at, said = 0, []
+    for thing, pause in history:
+        at += pause
+        said.append(report(thing, at, tcp=()))
+    one, log = world(rules(profile(PORTS), report_interval_s=300, things_max=3)), numbered(said)
+    things = {entry.position: entry.thing.encode() for entry in log}
+    for low, high in pairwise(sorted({0, stop, len(log), *cuts})):
+        if low == stop:
+            state, one = one.router.dump(), world(one.rules)
+            one.router.load(state)
+        if log[low:high]:
+            routed = one.router.route(frames(log[low:high]))
+            for entry in routed.shares["all/things"].entries.tolist():
+                assert things[int(routed.batch.marks[entry])] == routed.batch.names[entry]
+            assert (routed.batch.marks >= 0).all()
+
+
+def test_what_is_no_report_or_passed_no_gate_has_no_mark():
+    one = world(rules(profile(PORTS)))
+    assert route(one, report("a", 0, tcp=()), tick(1), report("a", 2, tcp=())).batch.marks.tolist() == [1, 0, 1]
+    again = one.router.route(frames(numbered([report("a", 3, tcp=())])), admitted=True)
+    assert again.batch.marks.tolist() == [0]
 
 
 def test_a_dump_that_is_loaded_goes_on_like_the_original():
