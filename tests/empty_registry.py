@@ -1,7 +1,6 @@
 """A pytest plugin for moto's tests: before each, the registry is emptied through the API. detectd has no reset call."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -15,6 +14,10 @@ def _empty_registry() -> None:
         client.delete_thing(thingName=thing["thingName"])
     while groups := _all(client, "list_thing_groups", "thingGroups"):
         _delete_leaves(client, [group["groupName"] for group in groups])
+    for group in _all(client, "list_billing_groups", "billingGroups"):
+        client.delete_billing_group(billingGroupName=group["groupName"])
+    for kind in _all(client, "list_thing_types", "thingTypes"):
+        client.delete_thing_type(thingTypeName=kind["thingTypeName"])
 
 
 def _all(client: Any, operation: str, member: str) -> list[dict[str, Any]]:
@@ -22,6 +25,6 @@ def _all(client: Any, operation: str, member: str) -> list[dict[str, Any]]:
 
 
 def _delete_leaves(client: Any, names: list[str]) -> None:
-    is_leaf: Callable[[str], bool] = lambda name: not client.list_thing_groups(parentGroup=name)["thingGroups"]  # noqa: E731
-    for name in filter(is_leaf, names):
-        client.delete_thing_group(thingGroupName=name)
+    for name in names:
+        if not client.list_thing_groups(parentGroup=name)["thingGroups"]:
+            client.delete_thing_group(thingGroupName=name)
