@@ -40,7 +40,7 @@ def pack(values: I8) -> Packed:
         return Packed(OFFSETS, 0, 0, 0, 0, b"")
     low, first = int(values.min()), int(values[0])
     steps = np.diff(values)  # wraps round, and so does the way back
-    usual = int(np.median(steps)) if len(steps) else 0
+    usual = int(np.partition(steps, len(steps) // 2)[len(steps) // 2]) if len(steps) else 0  # no float: it may not fit
     offsets: U8 = (values - np.int64(low)).view(np.uint64)
     differences = _zigzag(steps - np.int64(usual))
     if _bits(offsets) <= _bits(differences):

@@ -134,7 +134,9 @@ class Resolver:
         kind = RESOURCES.get(str(resource.get("Type")))
         if kind is None:
             return self.unknown(path, _stack_knows(name, resource))
-        return self.attribute(name, kind.ref, path) if kind.ref else self._name(name, kind, path)
+        return (
+            self._arn(name, kind, kind.arns[kind.ref], path, name) if kind.ref else self._name(name, kind, path, name)
+        )
 
     def attribute(self, resource_name: str, attribute: str, path: KeyPath) -> Any:
         """What `Fn::GetAtt` gives."""
@@ -148,34 +150,39 @@ class Resolver:
         pattern = kind.arns.get(attribute) if kind else None
         if kind is None or pattern is None:
             return self.unknown(path, _stack_knows(key, resource))
-        return self._arn(resource_name, kind, pattern, path)
+        return self._arn(resource_name, kind, pattern, path, key)
 
     def name_of(self, resource_name: str, path: KeyPath) -> Any:
         """The name of a resource of a known type: as it says, else its logical id."""
-        return self._name(resource_name, RESOURCES[self.section("Resources")[resource_name]["Type"]], path)
+        kind = RESOURCES[self.section("Resources")[resource_name]["Type"]]
+        return self._name(resource_name, kind, path, resource_name)
 
-    def _name(self, resource_name: str, kind: Named, path: KeyPath) -> Any:
-        resource = self.section("Resources")[resource_name]
-        properties = resource.get("Properties")
-        given = properties.get(kind.name) if isinstance(properties, dict) else None
+    def _name(self, resource_name: str, kind: Named, path: KeyPath, key: str) -> Any:
+        """`key`: by which a caller gives what only a stack knows."""
+        given = self._properties(resource_name).get(kind.name)
         if given is not None:
             where: KeyPath = ("Resources", resource_name, "Properties", kind.name)
             resolved = self._once(resource_name, lambda: self.resolve(given, where), path)
             if resolved is not NO_VALUE:
                 return resolved if resolved is UNKNOWN else _text(resolved)
-        return self.unknown(path, _stack_knows(resource_name, resource)) if kind.invents else resource_name
+        if kind.invents:
+            return self.unknown(path, _stack_knows(key, self.section("Resources")[resource_name]))
+        return resource_name
 
-    def _arn(self, resource_name: str, kind: Named, pattern: str, path: KeyPath) -> Any:
-        parts = {"name": self._name(resource_name, kind, path)}
+    def _arn(self, resource_name: str, kind: Named, pattern: str, path: KeyPath, key: str) -> Any:
+        parts = {"name": self._name(resource_name, kind, path, key)}
         if "{region}" in pattern:
             parts["region"] = self._pseudo("AWS::Region", path)
         if "{folder}" in pattern:
-            properties = self.section("Resources")[resource_name].get("Properties") or {}
-            parts["folder"] = self.resolve(properties.get("Path", "/"), path)
+            parts["folder"] = self.resolve(self._properties(resource_name).get("Path", "/"), path)
         parts["account"] = self._pseudo("AWS::AccountId", path)
         if any(part is UNKNOWN or part is NO_VALUE for part in parts.values()):
             return UNKNOWN
         return f"arn:{_partition(self.region)}:{pattern.format(**parts)}"
+
+    def _properties(self, resource_name: str) -> Mapping[str, Any]:
+        found = self.section("Resources")[resource_name].get("Properties")
+        return found if isinstance(found, dict) else {}
 
     def _pseudo(self, name: str, path: KeyPath) -> Any:
         match name:

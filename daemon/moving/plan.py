@@ -12,6 +12,7 @@ import msgspec
 
 from config.model import CustomMetric, Dimension, Fleet, Group, Rules, SecurityProfile, Tag
 from config.targets import group_of
+from daemon.control.profiles import dimensions_named, metrics_named
 
 Arn = Callable[[str], str]
 """The ARN of a resource like `securityprofile/NAME`."""
@@ -247,7 +248,13 @@ def without(rules: Rules, files: Rules) -> Rules:
 
 
 def needed(rules: Rules, files: Rules) -> Rules:
-    """The rules with only those groups of files that have other things, are targets, or have such groups in them."""
+    """The rules with what they need of the files: the custom metrics and dimensions that their profiles name, and only
+    those groups that have other things, are targets, or have such groups in them.
+
+    Without the former a profile would lose behaviors on its way, or the whole be no good.
+    """
+    metrics = {name for profile in rules.profiles for name in metrics_named(profile)}
+    dimensions = {name for profile in rules.profiles for name in dimensions_named(profile)}
     groups = rules.fleet.groups
     wanted = [name for name, group in groups.items() if group.things or name not in files.fleet.groups]
     wanted += [group for profile in rules.profiles for target in profile.targets if (group := group_of(target))]
@@ -258,7 +265,12 @@ def needed(rules: Rules, files: Rules) -> Rules:
             kept.add(above)
             above = groups[above].parent
     fleet = Fleet(rules.fleet.things, {name: group for name, group in groups.items() if name in kept})
-    return msgspec.structs.replace(rules, fleet=fleet)
+    return msgspec.structs.replace(
+        rules,
+        custom_metrics=(*rules.custom_metrics, *(each for each in files.custom_metrics if each.metric_name in metrics)),
+        dimensions=(*rules.dimensions, *(each for each in files.dimensions if each.name in dimensions)),
+        fleet=fleet,
+    )
 
 
 def of_files(want: Rules, files: Rules, origin: Mapping[str, str]) -> list[str]:
