@@ -164,12 +164,25 @@ async def test_a_group_has_at_most_six_above_it_and_a_hundred_in_it(control: Tes
 
 
 async def test_the_same_group_again_is_the_same_and_another_is_refused(control: TestedPlane) -> None:
-    first = await ask(control, "CreateThingGroup", thingGroupName="g", tags=[{"Key": "a", "Value": "1"}])
-    assert await ask(control, "CreateThingGroup", thingGroupName="g") == first
-    with refused("ResourceAlreadyExistsException", "different properties"):
-        await ask(control, "CreateThingGroup", thingGroupName="g", thingGroupProperties={"thingGroupDescription": "x"})
+    same = {"thingGroupName": "g", "tags": [{"Key": "a", "Value": "1"}]}
+    first = await ask(control, "CreateThingGroup", **same)
+    assert await ask(control, "CreateThingGroup", **same) == first
+    for other in ({"tags": [{"Key": "a", "Value": "2"}]}, {"thingGroupProperties": {"thingGroupDescription": "x"}}):
+        with refused("ResourceAlreadyExistsException", "different properties"):
+            await ask(control, "CreateThingGroup", **same | other)
     found = await ask(control, "ListTagsForResource", resourceArn=f"{ARN}thinggroup/g")
     assert found["tags"] == [{"Key": "a", "Value": "1"}]
+
+
+@pytest.mark.parametrize("kind", ["ThingGroup", "ThingType", "BillingGroup"])
+async def test_what_is_created_with_bad_tags_is_not_created(control: TestedPlane, kind: str) -> None:
+    name = {f"{kind[0].lower()}{kind[1:]}Name": "x"}
+    for keys in ([f"k{n}" for n in range(51)], ["k", "k"], ["aws:k"], ["Detectd:k"]):
+        with refused("InvalidRequestException"):
+            await ask(control, f"Create{kind}", **name, tags=[{"Key": key, "Value": "v"} for key in keys])
+        with refused("ResourceNotFoundException"):
+            await ask(control, f"Describe{kind}", **name)
+    assert await control.rows("SELECT * FROM tags") == []
 
 
 async def test_groups_are_updated_by_version(control: TestedPlane) -> None:
@@ -375,11 +388,12 @@ async def test_types_are_listed_by_prefix_page_by_page(control: TestedPlane) -> 
 
 
 async def test_a_billing_group_lives_and_goes_when_it_is_empty(control: TestedPlane) -> None:
-    made = await ask(control, "CreateBillingGroup", billingGroupName="b", tags=[{"Key": "a", "Value": "1"}])
-    assert await ask(control, "CreateBillingGroup", billingGroupName="b") == made
-    with refused("ResourceAlreadyExistsException"):
-        properties = {"billingGroupDescription": "x"}
-        await ask(control, "CreateBillingGroup", billingGroupName="b", billingGroupProperties=properties)
+    same = {"billingGroupName": "b", "tags": [{"Key": "a", "Value": "1"}]}
+    made = await ask(control, "CreateBillingGroup", **same)
+    assert await ask(control, "CreateBillingGroup", **same) == made
+    for other in ({"tags": []}, {"billingGroupProperties": {"billingGroupDescription": "x"}}):
+        with refused("ResourceAlreadyExistsException"):
+            await ask(control, "CreateBillingGroup", **same | other)
     await things(control, "t")
     await ask(control, "AddThingToBillingGroup", thingName="t", billingGroupName="b")
     assert (await ask(control, "DescribeThing", thingName="t"))["billingGroupName"] == "b"

@@ -32,8 +32,8 @@ async def create_billing_group(call: Call) -> Answer:
             con.execute("INSERT INTO billing_groups VALUES (?, ?, ?, 1, ?)", (name, made, description, now_ns))
             tags.put(con, _resource(name), given, InvalidRequestException)  # the model has no limit here
             return made
-        if known[2] != description:
-            message = f"there is a billing group {name} already, with other properties"
+        if known[2] != description or not tags.same(con, _resource(name), given):
+            message = f"there is a billing group {name} already, with other properties or tags"
             raise ResourceAlreadyExistsException(message, name, plane.arn(_resource(name)))
         return known[1]
 

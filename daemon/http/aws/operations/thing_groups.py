@@ -56,7 +56,8 @@ def _wanted(call: Call) -> ThingGroup:
 
 def _same(call: Call, con: Con, known: ThingGroup, wanted: ThingGroup) -> ThingGroup:
     described = (known.parent, known.description, known.attributes)
-    if described != (wanted.parent, wanted.description, wanted.attributes):
+    is_same = described == (wanted.parent, wanted.description, wanted.attributes)
+    if not is_same or not tags.same(con, thing_groups.resource(known.name), call.params.get("tags", ())):
         # AWS's words: there are clients that look for them.
         message = f"Thing Group {known.name} already exists in current account with different properties"
         arn = call.plane.arn(thing_groups.resource(known.name))

@@ -32,10 +32,10 @@ async def create_thing_type(call: Call) -> Answer:
             con.execute(
                 "INSERT INTO thing_types (name, id, body, created_ns) VALUES (?, ?, ?, ?)", (name, made, body, now_ns)
             )
-            tags.put(con, _resource(name), given)
+            tags.put(con, _resource(name), given, InvalidRequestException)  # the model has no limit here
             return made
-        if known[2] != body:
-            message = f"there is a thing type {name} already, with other properties"
+        if known[2] != body or not tags.same(con, _resource(name), given):
+            message = f"there is a thing type {name} already, with other properties or tags"
             raise ResourceAlreadyExistsException(message, name, plane.arn(_resource(name)))
         return known[1]
 
