@@ -391,7 +391,8 @@ async def test_a_billing_group_lives_and_goes_when_it_is_empty(control: TestedPl
     same = {"billingGroupName": "b", "tags": [{"Key": "a", "Value": "1"}]}
     made = await ask(control, "CreateBillingGroup", **same)
     assert await ask(control, "CreateBillingGroup", **same) == made
-    for other in ({"tags": []}, {"billingGroupProperties": {"billingGroupDescription": "x"}}):
+    others: tuple[dict[str, object], ...] = ({"tags": []}, {"billingGroupProperties": {"billingGroupDescription": "x"}})
+    for other in others:
         with refused("ResourceAlreadyExistsException"):
             await ask(control, "CreateBillingGroup", **same | other)
     await things(control, "t")
