@@ -50,6 +50,10 @@ class Access(Protocol):
         """
         ...
 
+    def refuse_unread(self, method: str, raw_path: str, headers: Any, address: str) -> None:
+        """Turn away, before the body is read, who shows no credentials that could be looked at. Raises as `admit`."""
+        ...
+
 
 class Meter(Protocol):
     def called(self, operation: str, code: str) -> None:
@@ -74,6 +78,8 @@ class Endpoint:
     async def answer(self, asked: web.Request) -> web.Response:
         name = "unknown"
         try:
+            whence = guards.address(asked)
+            self._access.refuse_unread(asked.method, asked.raw_path, asked.headers, whence)
             body = await guards.body(asked)
             path, _, query = asked.raw_path.partition("?")
             found = route.find(self._tree, asked.method, path)
@@ -92,7 +98,7 @@ class Endpoint:
 
     def _admit(self, asked: web.Request, body: bytes, operation: Operation | None) -> audit.Actor:
         need = need_of(operation.name) if operation else "read"
-        return self._access.admit(asked.method, asked.raw_path, asked.headers, body, asked.remote or "", need)
+        return self._access.admit(asked.method, asked.raw_path, asked.headers, body, guards.address(asked), need)
 
     def _refusal(self, name: str, problem: Exception) -> web.Response:
         said = _said(problem)
