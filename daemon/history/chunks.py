@@ -21,6 +21,7 @@ from daemon.history.tables import BLOCK_BITS, TIMES
 from daemon.history.tail import Rows
 
 ROWS_MAX: Final = 131_072  # of a run and block: a MB that one reader unpacks
+MERGED_WORDS_BYTES: Final = 4 * 1024**2  # a run with more in its sets stays alone: a dozen would fill the memory
 WORDS_LEVEL: Final = 1  # addresses hardly deflate, and a higher level takes three times as long over them
 
 Mask = npt.NDArray[np.bool_]
@@ -83,13 +84,16 @@ def _run(rows: Rows, mine: npt.NDArray[np.intp], fields: Mapping[int, ValueField
     mine = mine[np.argsort(rows.things[mine], kind="stable")]
     things, ms = rows.things[mine], rows.ms[mine]
     block, first, last = int(things[0]) >> BLOCK_BITS, int(ms.min()), int(ms.max())
-    bodies = {TIMES: _pack_times(things, ms)}
+    bodies, words_bytes = {TIMES: _pack_times(things, ms)}, 0
     for series, field in fields.items():
         column = rows.columns.get(series)
-        if column is not None and (body := _pack_values(column[mine], field, rows.words)):
-            bodies[series] = body
+        if column is not None and (packed := _pack_values(column[mine], field, rows.words)):
+            bodies[series] = packed[0]
+            words_bytes += packed[1]
     if len(bodies) == 1:
         return []
+    if words_bytes > MERGED_WORDS_BYTES:
+        level = 1
     return [Chunk(series, block, level, len(mine), first, last, body) for series, body in bodies.items()]
 
 
@@ -112,19 +116,21 @@ def unpack_times(body: bytes) -> Who:
     return Who(things, counts, starts, passed + np.repeat(firsts - passed[starts], counts))
 
 
-def _pack_values(column: I8, field: ValueField, words: Sequence[bytes]) -> bytes | None:
+def _pack_values(column: I8, field: ValueField, words: Sequence[bytes]) -> tuple[bytes, int] | None:
+    """(body, bytes of the sets in it); None without a datapoint."""
     present: Mask = column != ABSENT
     values = column if present.all() else column[present]
     if not len(values):
         return None
-    decimals, spelled = -1, b""
+    decimals, spelled, words_bytes = -1, b"", 0
     if field in SETS:
         used, values = np.unique(values, return_inverse=True)
-        spelled = zlib.compress(msgspec.msgpack.encode([words[number] for number in used.tolist()]), WORDS_LEVEL)
+        text = msgspec.msgpack.encode([words[number] for number in used.tolist()])
+        spelled, words_bytes = zlib.compress(text, WORDS_LEVEL), len(text)
     elif field == "number" and (scaled := as_decimals(values)) is not None:
         decimals, values = scaled
     bits = b"" if len(values) == len(column) else zlib.compress(np.packbits(present).tobytes(), LEVEL)
-    return msgspec.msgpack.encode(_Values(bits, decimals, pack(values.astype(np.int64)), spelled))
+    return msgspec.msgpack.encode(_Values(bits, decimals, pack(values.astype(np.int64)), spelled)), words_bytes
 
 
 def unpack_values(body: bytes, count: int) -> tuple[I8, Sequence[bytes]]:

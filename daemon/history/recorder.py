@@ -29,7 +29,7 @@ from daemon.history import compaction, reader, tables
 from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
 from daemon.history.points import MS, REPORTS, Key, Points, points_of
 from daemon.history.reader import Columns, Datum, Place, Wanted
-from daemon.history.tables import HistoryError, Stored
+from daemon.history.tables import Expired, HistoryError, Stored
 from daemon.history.tail import Rows, Tail
 from daemon.writer import Condition, StoreClosed, Writer, backoff_s
 
@@ -43,6 +43,7 @@ ROOM_WAIT_S: Final = 1.0
 SETTLE_WAIT_S: Final = 5.0
 PACK_ROWS: Final = 250_000
 PACK_WORDS: Final = 100_000
+PACK_WORDS_BYTES: Final = 64 * 1024**2  # a report of 128 KiB may be one set
 PACK_AGE_MS: Final = 2 * 3_600_000
 MS_MAX: Final = 2**60  # no instant is later
 BROKEN: Final = ".broken"
@@ -154,6 +155,7 @@ class History:
         if self.state != "failed":
             with contextlib.suppress(StoreClosed, TimeoutError, sqlite3.Error):
                 async with asyncio.timeout(SETTLE_WAIT_S):
+                    await self._writer.submit(_ignore)  # behind what `run` gave it, or that would be written again
                     await self._flush()
         if self._packer is not None:
             self._packer.cancel()
@@ -182,7 +184,7 @@ class History:
         self._take_rules(world)
         assert self._kept is not None
         self._taken = position
-        if self._behind is None:
+        if self._behind is None and self.state != "failed":  # or its position would pass what it lost
             self._put(_Defined(self._kept.custom, position))
 
     def take(self, routed: Routed) -> None:
@@ -265,7 +267,7 @@ class History:
                 await self._flush()
                 if self._behind is not None:
                     await self._catch_up(read_range, definition)
-            except (sqlite3.Error, HistoryError, LookupError, ValueError) as error:  # the boundary of the history
+            except Exception as error:  # noqa: BLE001 - the boundary of the history: judging goes on without it
                 self._fail(error)
 
     async def _gather(self) -> None:
@@ -385,6 +387,8 @@ class History:
         assert behind is not None
         while behind.position < self._taken:
             async for item in again(behind, self._taken, read_range, definition):
+                if self.state == "failed":  # in the packer
+                    return
                 self.counters.lost += item.lost
                 async with self._turn:
                     if item.custom is not None:
@@ -399,7 +403,9 @@ class History:
 
     async def _pack_when_due(self) -> None:
         """Begin to pack the tail; wait where the one before is not done and much has come since."""
-        if len(self._tail) > 2 * PACK_ROWS and self._packer is not None:
+        tail = self._tail
+        is_long = len(tail) > 2 * PACK_ROWS or tail.words_bytes > 2 * PACK_WORDS_BYTES
+        if is_long and self._packer is not None:
             await asyncio.wait([self._packer])
         if len(self._tail) and self._is_due(self._tail.last_ms):
             self.pack_soon()
@@ -421,7 +427,8 @@ class History:
 
     def _is_due(self, now_ms: int) -> bool:
         tail = self._tail
-        return len(tail) >= PACK_ROWS or tail.words >= PACK_WORDS or now_ms - tail.first_ms >= PACK_AGE_MS
+        is_large = len(tail) >= PACK_ROWS or tail.words >= PACK_WORDS or tail.words_bytes >= PACK_WORDS_BYTES
+        return is_large or now_ms - tail.first_ms >= PACK_AGE_MS
 
     async def _pack(self, tail: Tail) -> None:
         try:
@@ -430,7 +437,7 @@ class History:
             self.counters.dropped += await self._writer.submit(lambda con: tables.drop_oldest(con, self.bytes_max))
         except StoreClosed:
             pass  # the tail is on disk as it is
-        except (sqlite3.Error, HistoryError, LookupError, ValueError) as error:  # the boundary of the history
+        except Exception as error:  # noqa: BLE001 - the boundary of the history: nobody waits for this task
             self._fail(error)
 
     async def _pack_tail(self, tail: Tail) -> None:
@@ -458,16 +465,19 @@ class History:
             self.pack_soon()
             await self.packed()
         async with self._turn:
-
-            def then(gone: tuple[int, list[bytes]]) -> None:
-                self.counters.expired += gone[0]
-                for name in gone[1]:
-                    self._things.pop(name, None)
-
+            # What waits to be packed is in no chunk yet, and a thing's or series' only word may be there.
+            waiting = await asyncio.to_thread(tables.numbers_in, self._seen())
+            before_ms = (now_ns - RETENTION_NS) // MS
             try:
-                await self._writer.submit(lambda con: tables.expire(con, (now_ns - RETENTION_NS) // MS), then)
+                await self._writer.submit(lambda con: tables.expire(con, before_ms, waiting), self._expired)
             except sqlite3.Error as error:  # the boundary of the history
                 self._fail(error)
+
+    def _expired(self, gone: Expired) -> None:
+        self.counters.expired += gone.chunks
+        for name in gone.things:
+            self._things.pop(name, None)
+        self._series = {key: number for key, number in self._series.items() if number not in gone.series}
 
     # ---- answers ----
 

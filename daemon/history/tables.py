@@ -1,4 +1,4 @@
-"""The file `history.db`: things and series by number, the tail as it was committed, chunks, and positions in the log.
+"""The file `history.sqlite`: things and series by number, the tail as it was committed, chunks, and log positions.
 
 Rows and the position up to which they are complete are one transaction: what is read from the log again is known.
 A chunk is one column of 256 things (a block) over a run, a stretch of time; series 0 is who and when.
@@ -58,6 +58,23 @@ class Stored:
     things: Mapping[bytes, int]  # new ones
     series: Mapping[Key, int]  # new ones
     refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Numbers of things and series of which rows wait to be packed."""
+
+    things: set[int]
+    series: set[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What was removed: `things` by name, `series` by number."""
+
+    chunks: int
+    things: Sequence[bytes]
+    series: frozenset[int]
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):
@@ -236,12 +253,25 @@ def drop_series(con: Con, gone: Iterable[int]) -> None:
         con.execute("DELETE FROM series WHERE id = ?", (number,))
 
 
-def expire(con: Con, before_ms: int) -> tuple[int, list[bytes]]:
-    """Remove chunks and things that end before; how many chunks, and the names of the things."""
+def numbers_in(tails: Iterable[Rows]) -> Waiting:
+    """The things and series that rows outside of chunks refer to."""
+    waiting = Waiting(set(), set())
+    for rows in tails:
+        waiting.things.update(np.unique(rows.things).tolist())
+        waiting.series.update(rows.columns)
+    return waiting
+
+
+def expire(con: Con, before_ms: int, waiting: Waiting) -> Expired:
+    """Remove chunks that end before, things that were last heard before, and series that nothing is left of."""
     chunks = con.execute("DELETE FROM chunks WHERE last_ms < ?", (before_ms,)).rowcount
-    names = [bytes(name) for (name,) in con.execute("SELECT name FROM things WHERE last_ms < ?", (before_ms,))]
-    con.execute("DELETE FROM things WHERE last_ms < ?", (before_ms,))
-    return chunks, names
+    silent = con.execute("SELECT id, name FROM things WHERE last_ms < ?", (before_ms,)).fetchall()
+    gone = {number: bytes(name) for number, name in silent if number not in waiting.things}
+    con.executemany("DELETE FROM things WHERE id = ?", ((number,) for number in gone))
+    empty = con.execute("SELECT id FROM series s WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE series = s.id)")
+    series = {number for (number,) in empty.fetchall()} - waiting.series
+    con.executemany("DELETE FROM series WHERE id = ?", ((number,) for number in series))
+    return Expired(chunks, list(gone.values()), frozenset(series))
 
 
 def used_bytes(con: Con) -> int:

@@ -39,6 +39,7 @@ class Tail:
         self._columns: dict[int, I8] = {}
         self._numbers: dict[bytes, int] = {}
         self._words: list[bytes] = []
+        self.words_bytes = 0
         self._last = 0
 
     def __len__(self) -> int:
@@ -81,6 +82,7 @@ class Tail:
         number = self._numbers.setdefault(word, len(self._words))
         if number == len(self._words):
             self._words.append(word)
+            self.words_bytes += len(word)
         return number
 
     def _make_room(self, rows: int) -> None:
