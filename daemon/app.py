@@ -123,7 +123,7 @@ class App:
         poison.add(app, self)
         outbox.add(app, self)
         trail.add(app, self.plane)
-        api = endpoint.Endpoint(self.plane, self.access, telemetry)
+        api = endpoint.Endpoint(self.plane, telemetry)
         endpoint.add(app, api)
         self._preparing = asyncio.create_task(asyncio.to_thread(api.prepare), name="service model")
         server = Server(app, settings.http.listen, telemetry, tls=context(settings.http.tls))

@@ -71,7 +71,7 @@ async def api(folder: Path, *, history: bool = False) -> AsyncIterator[Serving]:
     async with plane(folder) as control, _history(folder, history) as control.history:
         access = Access(Settings(), control.clock)
         app = application(meter, access)
-        endpoint.add(app, endpoint.Endpoint(control, access, meter))
+        endpoint.add(app, endpoint.Endpoint(control, meter))
         server = Server(app, "127.0.0.1:0", meter)
         address = await server.start()
         serving = Serving(control, meter, address)

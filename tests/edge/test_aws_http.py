@@ -170,14 +170,12 @@ async def test_what_the_api_changes_is_in_the_trail_with_who_asked(serving: Serv
         ("GET", "/violation-events?startTime=0&endTime=1&verificationState=MAYBE", b"", "must be one of FALSE_POSITIVE"),
         ("POST", "/dimensions/d", b'{"type": "TOPIC_FILTER", "stringValues": ["a"]}', "clientRequestToken: is required"),
         ("POST", "/dimensions/d", b'{"stringValues": []}', "stringValues: must have at least 1"),
-        ("POST", "/jobs/j", b"", "is not implemented by detectd"),
+        ("PUT", "/jobs/j", b"", "is not implemented by detectd"),  # said first, whatever the body
     ],
 )  # fmt: skip
 async def test_a_bad_request_is_told_where_and_why(
     serving: Serving, method: str, path: str, body: bytes, words: str
 ) -> None:
-    if path.startswith("/jobs"):
-        method, body = "PUT", b'{"targets": ["t"]}'
     status, code, answer = await raw(serving, method, path, body)
     assert (status, code) == (400, "InvalidRequestException"), answer
     assert words in answer["message"]
@@ -198,6 +196,13 @@ async def test_a_body_beyond_the_bound_is_refused(serving: Serving) -> None:
     status, code, answer = await raw(serving, "POST", "/things/t", b" " * (guards.BODY_BYTES_MAX + 1))
     assert (status, code) == (400, "InvalidRequestException")
     assert "longer than 1048576 bytes" in answer["message"]
+
+
+async def test_a_body_that_cannot_be_unpacked_is_the_clients_fault(serving: Serving) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    status, code, answer = await raw(serving, "POST", "/things/t", b"\x1f\x8bno such thing", packed)
+    assert (status, code) == (400, "InvalidRequestException"), answer
+    assert "can't be read" in answer["message"]
 
 
 async def test_deeply_nested_json_is_refused(serving: Serving) -> None:

@@ -5,8 +5,8 @@ writes it: `x-amzn-ErrorType` and {"message"}; never a page, never a stack trace
 """
 
 import asyncio
+import threading
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
@@ -15,14 +15,12 @@ import structlog
 from aiohttp import web
 
 from daemon.access import Denied, Role
-from daemon.control import audit
 from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import InvalidRequestException, Refusal, ServiceUnavailableException
 from daemon.http import guards
 from daemon.http.aws import model, request, route
 from daemon.http.aws.members import Fault
-from daemon.http.aws.model import Operation
-from daemon.http.aws.operations import Handler, handler_of
+from daemon.http.aws.operations import Handler, handler_of, handlers
 from daemon.writer import StoreClosed
 
 ANSWER_S: Final = 30.0  # then the storage is not taking writes
@@ -35,24 +33,10 @@ OPERATES: Final = frozenset(
     }
 )
 UNKNOWN: Final = "UnknownOperationException"
+PREPARING: Final = threading.Lock()
+"""The service model is loaded once, whoever asks first."""
 
 log = structlog.get_logger(__name__)
-
-
-class Access(Protocol):
-    """Who may do what (daemon/access.py)."""
-
-    def admit(self, method: str, raw_path: str, headers: Any, body: bytes, address: str, need: Role) -> audit.Actor:
-        """Who asks, where they may. `raw_path` has the query.
-
-        Raises:
-            Denied: they may not.
-        """
-        ...
-
-    def refuse_unread(self, method: str, raw_path: str, headers: Any, address: str) -> None:
-        """Turn away, before the body is read, who shows no credentials that could be looked at. Raises as `admit`."""
-        ...
 
 
 class Meter(Protocol):
@@ -64,41 +48,43 @@ class Meter(Protocol):
 class Endpoint:
     """One per daemon. `plane` is what the handlers work on."""
 
-    def __init__(self, plane: ControlPlane, access: Access, meter: Meter) -> None:
-        self._plane, self._access, self._meter = plane, access, meter
+    def __init__(self, plane: ControlPlane, meter: Meter) -> None:
+        self._plane, self._meter = plane, meter
+        self._tree: route.Node | None = None
 
-    @cached_property
-    def _tree(self) -> route.Node:
-        return route.tree(model.load().values())
+    def prepare(self) -> route.Node:
+        """Load the service model and the handlers: call it in a thread, or the first requests wait for it."""
+        with PREPARING:
+            if self._tree is None:
+                handlers()
+                self._tree = route.tree(model.load().values())
+            return self._tree
 
-    def prepare(self) -> None:
-        """Load the service model: call it in a thread, or the first request waits for it."""
-        _ = self._tree
+    async def _prepared(self) -> route.Node:
+        if self._tree is None:
+            return await asyncio.to_thread(self.prepare)
+        return self._tree
 
     async def answer(self, asked: web.Request) -> web.Response:
         name = "unknown"
         try:
-            whence = guards.address(asked)
-            self._access.refuse_unread(asked.method, asked.raw_path, asked.headers, whence)
-            body = await guards.body(asked)
             path, _, query = asked.raw_path.partition("?")
-            found = route.find(self._tree, asked.method, path)
-            if found is not None:
-                name = found[0].name
-            actor = self._admit(asked, body, found[0] if found else None)
+            found = route.find(await self._prepared(), asked.method, path)
             if found is None:
+                await guards.admitted(asked, "read")
                 return self._error(name, 404, UNKNOWN, "AWS IoT has no such operation")
             operation, labels = found
-            params = request.parameters(operation, labels, query, asked.headers, body)
-            answer = await _handled(self._plane, operation, params, actor)
+            name = operation.name
+            actor = await guards.admitted(asked, need_of(name))
+            handler = _handler(name)
+            params = request.parameters(operation, labels, query, asked.headers, await guards.body(asked))
+            async with asyncio.timeout(ANSWER_S):
+                answer = await handler(Call(self._plane, name, params, actor))
+            response = _json(operation.status, operation.write(answer))
         except Exception as problem:  # noqa: BLE001  # isolation boundary: one request's bug is not the daemon's end
             return self._refusal(name, problem)
         self._meter.called(name, "ok")
-        return _json(operation.status, answer)
-
-    def _admit(self, asked: web.Request, body: bytes, operation: Operation | None) -> audit.Actor:
-        need = need_of(operation.name) if operation else "read"
-        return self._access.admit(asked.method, asked.raw_path, asked.headers, body, guards.address(asked), need)
+        return response
 
     def _refusal(self, name: str, problem: Exception) -> web.Response:
         said = _said(problem)
@@ -141,6 +127,8 @@ def _said(problem: Exception) -> tuple[int, str, str] | None:
             said = 400, bad, str(problem)
         case web.HTTPRequestEntityTooLarge():
             said = 400, bad, f"the body is longer than {guards.BODY_BYTES_MAX} bytes"
+        case web.RequestPayloadError() | ConnectionResetError():
+            said = 400, bad, "the body can't be read to its end"
         case web.HTTPException():
             said = problem.status, bad, problem.reason
         case StoreClosed() | TimeoutError():
@@ -150,16 +138,11 @@ def _said(problem: Exception) -> tuple[int, str, str] | None:
     return said
 
 
-async def _handled(
-    plane: ControlPlane, operation: Operation, params: Mapping[str, Any], actor: audit.Actor
-) -> dict[str, Any]:
-    handler: Handler | None = handler_of(operation.name)
+def _handler(operation: str) -> Handler:
+    handler = handler_of(operation)
     if handler is None:
-        raise InvalidRequestException(f"{operation.name} is not implemented by detectd")
-    async with asyncio.timeout(ANSWER_S):
-        answer = await handler(Call(plane, operation.name, params, actor))
-    written: dict[str, Any] = operation.write(answer)
-    return written
+        raise InvalidRequestException(f"{operation} is not implemented by detectd")
+    return handler
 
 
 def _json(status: int, body: Mapping[str, Any]) -> web.Response:

@@ -25,6 +25,7 @@ INTEGERS: Final = {"integer": 2**31, "long": 2**63}
 PLAIN: Final = frozenset({"string", "integer", "long", "double", "float", "boolean"})
 """What is written as it is."""
 SECONDS_MAX: Final = 253_402_300_800  # the year 10000
+NUMBER: Final = regex.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 PATTERN_S: Final = 0.1  # the longest that a pattern of the model may take over one value
 
 
@@ -72,13 +73,13 @@ def members_of(
         if inner is not None:
             name, read = members[key]
             found[name] = read(inner, below(path, key))
-    for name in required - found.keys():
+    for name in sorted(required - found.keys()):
         raise Fault(below(path, name), "is required")
     return found
 
 
-def _list(shape: Any) -> Reader:
-    read_member, check = from_json(shape.member), _size(shape, "elements")
+def _list(shape: Any, reader_of: Callable[[Any], Reader] = from_json) -> Reader:
+    read_member, check = reader_of(shape.member), _size(shape, "elements")
 
     def read(value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):
@@ -223,8 +224,10 @@ _READERS: Final[Mapping[str, Callable[[Any], Reader]]] = {
 
 
 def from_text(shape: Any) -> Reader:
-    """What reads a value of this shape out of text."""
+    """What reads a value of this shape out of text; a list, out of a list of texts."""
     match shape.type_name:
+        case "list":
+            return _list(shape, from_text)
         case "integer" | "long":
             read = _integer(shape)
             return lambda text, path: read(_whole(text, path), path)
@@ -253,11 +256,8 @@ def _flag(text: str, path: str) -> bool:
 
 def _instant(text: str, path: str) -> int:
     """ISO-8601, or epoch seconds."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        return _iso_ns(text, path)
-    return _epoch_ns(seconds, path)
+    # Python's own float() takes more: digits of other scripts, underscores, spaces.
+    return _epoch_ns(float(text), path) if NUMBER.fullmatch(text) else _iso_ns(text, path)
 
 
 def _iso_ns(text: str, path: str) -> int:

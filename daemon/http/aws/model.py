@@ -3,12 +3,12 @@
 Loading takes a fifth of a second: `load` once, in a thread, before the first request needs it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from daemon.http.aws.members import Reader, Writer, from_json, from_text, to_json
+from daemon.http.aws.members import Reader, Writer, from_json, from_text, members_of, to_json
 
 BODY: Final = ""  # the location of what is in the body
 
@@ -33,7 +33,7 @@ class Operation:
     uri: str
     status: int
     parts: tuple[Part, ...]
-    body: Mapping[str, tuple[str, Reader]] = field(compare=False)  # name in JSON -> member
+    body: Reader = field(compare=False)  # decoded JSON -> the members in it, but for which are required
     required: frozenset[str]
     write: Writer = field(compare=False)
 
@@ -42,7 +42,7 @@ class Operation:
 def load() -> Mapping[str, Operation]:
     """All operations by name."""
     service = _service()
-    return {name: _operation(service.operation_model(name)) for name in service.operation_names}
+    return {name: operation(service.operation_model(name)) for name in service.operation_names}
 
 
 @cache
@@ -62,7 +62,8 @@ def _service() -> Any:
     return ServiceModel(Loader().load_service_model("iot", "service-2"), "iot")
 
 
-def _operation(model: Any) -> Operation:
+def operation(model: Any) -> Operation:
+    """An operation, of botocore's `OperationModel`."""
     members = model.input_shape.members if model.input_shape else {}
     located = {name: shape.serialization.get("location", BODY) for name, shape in members.items()}
     return Operation(
@@ -71,20 +72,26 @@ def _operation(model: Any) -> Operation:
         uri=model.http["requestUri"].partition("?")[0],
         status=int(model.http.get("responseCode", 200)),
         parts=tuple(_part(name, members[name]) for name, location in located.items() if location != BODY),
-        body={
-            members[name].serialization.get("name", name): (name, from_json(members[name]))
-            for name, location in located.items()
-            if location == BODY
-        },
+        body=_body(model.input_shape, [name for name, location in located.items() if location == BODY]),
         required=frozenset(model.input_shape.required_members if model.input_shape else ()),
         write=to_json(model.output_shape) if model.output_shape else _nothing,
     )
 
 
+def _body(shape: Any, names: Sequence[str]) -> Reader:
+    payload = shape.serialization.get("payload") if shape else None
+    if payload:  # one member is the whole body
+        read = from_json(shape.members[payload])
+        return lambda value, path: {payload: read(value, path)}
+    members = {
+        shape.members[name].serialization.get("name", name): (name, from_json(shape.members[name])) for name in names
+    }
+    return lambda value, path: members_of(value, members, frozenset(), path)
+
+
 def _part(member: str, shape: Any) -> Part:
-    is_list = shape.type_name == "list"
-    read = from_text(shape.member if is_list else shape)
-    return Part(member, shape.serialization["name"], shape.serialization["location"], read, is_list)
+    where = shape.serialization
+    return Part(member, where["name"], where["location"], from_text(shape), is_list=shape.type_name == "list")
 
 
 def _nothing(value: Any) -> dict[str, Any]:

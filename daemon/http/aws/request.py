@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from daemon.http.aws.members import Fault, members_of, shortened
+from daemon.http.aws.members import Fault, shortened
 from daemon.http.aws.model import Operation, Part
 
 IGNORED: Final = frozenset({"x-id"})
@@ -21,7 +21,9 @@ class Headers(Protocol):
 def parameters(
     operation: Operation, labels: Mapping[str, str], query: str, headers: Headers, body: bytes
 ) -> dict[str, Any]:
-    """What was asked, by the model's own names; absent members are absent. `query` is as it came, after the `?`.
+    """What was asked, by the model's own names; absent members are absent.
+
+    `labels` are the path's, `query` is what follows the `?`, both as they came.
 
     Raises:
         Fault: it is not what the model asks for.
@@ -34,7 +36,8 @@ def parameters(
             found[part.member] = value
     for name in given.keys() - IGNORED:
         raise Fault(shortened(name), "is not a query parameter of this operation")
-    found |= members_of(_object(body), operation.body, frozenset(), "")
+    if body:
+        found |= operation.body(_object(body), "")
     for member in sorted(operation.required - found.keys()):
         raise Fault(member, "is required")
     return found
@@ -44,19 +47,26 @@ def _part(part: Part, labels: Mapping[str, str], query: dict[str, list[str]], he
     """The value of a part; a query parameter is taken out of `query`."""
     match part.location:
         case "uri":
-            return part.read(labels[part.name], part.member)
+            return part.read(_decoded(labels[part.name], part.member), part.member)
         case "querystring":
             texts = query.pop(part.name, None)
             if texts is None:
                 return None
             if part.is_list:
-                return [part.read(text, f"{part.member}[{at}]") for at, text in enumerate(texts)]
+                return part.read(texts, part.member)
             if len(texts) > 1:
                 raise Fault(part.member, "is given more than once")
             return part.read(texts[0], part.member)
         case _:
             text = headers.get(part.name)
             return None if text is None else part.read(text, part.member)
+
+
+def _decoded(text: str, path: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Fault(path, "is not UTF-8") from None
 
 
 def _query(query: str) -> dict[str, list[str]]:
@@ -71,8 +81,6 @@ def _query(query: str) -> dict[str, list[str]]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    if not body:
-        return {}
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as problem:

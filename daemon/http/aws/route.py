@@ -1,10 +1,11 @@
-"""From method and path to an operation: a tree of path segments, where a literal one wins over a label."""
+"""From method and path to an operation: a tree of path segments, where a literal one wins over a label.
+
+A greedy label (`{arn+}`) ends its path and takes all that is left of it, slashes too.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
-from daemon.http.aws.members import Fault
 from daemon.http.aws.model import Operation
 
 
@@ -15,16 +16,20 @@ class Node:
     literals: "dict[str, Node]" = field(default_factory=dict)
     label: "Node | None" = None
     operations: dict[str, Operation] = field(default_factory=dict)  # by method
+    greedy: dict[str, Operation] = field(default_factory=dict)  # those with a greedy label from here on
 
 
 def tree(operations: Iterable[Operation]) -> Node:
     root = Node()
     for operation in operations:
+        *segments, last = operation.uri.split("/")[1:]
+        is_greedy = last.endswith("+}")
         node = root
-        for segment in operation.uri.split("/")[1:]:
+        for segment in segments if is_greedy else [*segments, last]:
             node = _step(node, segment)
-        assert operation.method not in node.operations, operation
-        node.operations[operation.method] = operation
+        place = node.greedy if is_greedy else node.operations
+        assert operation.method not in place, operation
+        place[operation.method] = operation
     return root
 
 
@@ -37,18 +42,10 @@ def _step(node: Node, segment: str) -> Node:
 
 
 def find(root: Node, method: str, raw_path: str) -> tuple[Operation, Mapping[str, str]] | None:
-    """The operation of a request and the labels of its path, percent-decoded; None: there is none.
-
-    Raises:
-        Fault: a label is not UTF-8.
-    """
+    """The operation of a request and the labels of its path, as they came; None: there is none."""
     segments = raw_path.split("/")[1:]
     operation = _find(root, method, segments, 0)
-    if operation is None:
-        return None
-    names = operation.uri.split("/")[1:]
-    labels = zip(names, segments, strict=True)
-    return operation, {name.strip("{}+"): _decoded(text, name) for name, text in labels if name.startswith("{")}
+    return None if operation is None else (operation, _labels(operation.uri, segments))
 
 
 def _find(node: Node, method: str, segments: list[str], at: int) -> Operation | None:
@@ -58,11 +55,11 @@ def _find(node: Node, method: str, segments: list[str], at: int) -> Operation | 
         found = _find(inner, method, segments, at + 1) if inner else None
         if found is not None:
             return found
-    return None
+    return node.greedy.get(method)
 
 
-def _decoded(text: str, name: str) -> str:
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise Fault(name.strip("{}+"), "is not UTF-8") from None
+def _labels(uri: str, segments: list[str]) -> dict[str, str]:
+    names = uri.split("/")[1:]
+    end = len(names) - 1
+    texts = [*segments[:end], "/".join(segments[end:])]
+    return {name.strip("{}+"): text for name, text in zip(names, texts, strict=True) if name.startswith("{")}
