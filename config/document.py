@@ -191,13 +191,18 @@ def full_tree(text: str, file: Path) -> Node:
     """The tree of any YAML that a configuration may be written in. Raises ConfigError as `read`."""
     try:
         return _Composer(file, YAML(typ="safe", pure=True).parse(text)).document()
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        what = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError([problem(place, f"no YAML: {what}")]) from None
     except YAMLError as error:
-        raise ConfigError([problem(_unprintable(text, file), f"no YAML: {getattr(error, 'reason', error)}")]) from None
+        raise no_yaml(error, text, file) from None
+
+
+def no_yaml(error: YAMLError, text: str, file: Path) -> ConfigError:
+    """Where in the text ruamel stumbled, and over what."""
+    if not isinstance(error, MarkedYAMLError):
+        return ConfigError([problem(_unprintable(text, file), f"no YAML: {getattr(error, 'reason', error)}")])
+    mark = error.problem_mark or error.context_mark
+    place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+    what = ", ".join(filter(None, (error.context, error.problem)))
+    return ConfigError([problem(place, f"no YAML: {what}")])
 
 
 class _Composer:

@@ -117,16 +117,8 @@ class Access:
         """Addresses whose failures were forgotten early, because ADDRESSES_MAX others had some."""
         return self._failures.evicted
 
-    def configure(self, settings: Settings) -> None:
-        """Take a configuration's keys over, secrets read anew: all or nothing. A reload rotates keys by this.
-
-        Raises:
-            ConfigError: a secret file can't be read. Nothing has changed.
-        """
-        self.apply(keys_of(settings))
-
     def apply(self, keys: Keys) -> None:
-        """Take over what `keys_of` read. Never fails."""
+        """Take over what `keys_of` read; a reload rotates keys by this. Never fails."""
         self._keys = keys
 
     def admit(
@@ -141,23 +133,15 @@ class Access:
         if self.is_open:
             return Actor("local", address)
         request = Request(method, raw_path, headers, body)
-        self.refuse_unread(method, raw_path, headers, address)
-        return self._in_role(self._signer(request, sigv4.claimed(request), address), need, address)
+        return self._in_role(self._signer(request, self._claim(request, address), address), need, address)
 
     def refuse_unread(self, method: str, raw_path: str, headers: MultiMapping[str], address: str) -> None:
         """Refuse what can be refused before the body is read: no signature, or none that could be looked at.
 
         Raises: Denied.
         """
-        if self.is_open:
-            return
-        claim = sigv4.claimed(Request(method, raw_path, headers, b""))
-        if isinstance(claim, Unsigned):
-            message = "sign the request with an access key (AWS Signature Version 4)"
-            raise self._denied(Reason.MISSING, "MissingAuthenticationTokenException", message)
-        self._refuse_throttled(address)
-        if isinstance(claim, Malformed):
-            raise self._failed(Reason.MALFORMED, "IncompleteSignatureException", claim.message, address)
+        if not self.is_open:
+            self._claim(Request(method, raw_path, headers, b""), address)
 
     def admit_basic(self, headers: MultiMapping[str], address: str, need: Role) -> Actor:
         """Who asks, by HTTP Basic: an access key's id and secret. For what can't sign, which is Prometheus.
@@ -176,8 +160,18 @@ class Access:
             raise self._failed(reason, "UnrecognizedClientException", message, address, status=401)
         return self._in_role(key, need, address)
 
-    def _signer(self, request: Request, claim: Claim | Unsigned | Malformed, address: str) -> Key:
-        assert isinstance(claim, Claim), "refuse_unread lets only claims pass"
+    def _claim(self, request: Request, address: str) -> Claim:
+        """What the request's head says of its signature."""
+        claim = sigv4.claimed(request)
+        if isinstance(claim, Unsigned):
+            message = "sign the request with an access key (AWS Signature Version 4)"
+            raise self._denied(Reason.MISSING, "MissingAuthenticationTokenException", message)
+        self._refuse_throttled(address)
+        if isinstance(claim, Malformed):
+            raise self._failed(Reason.MALFORMED, "IncompleteSignatureException", claim.message, address)
+        return claim
+
+    def _signer(self, request: Request, claim: Claim, address: str) -> Key:
         key = self._keys.by_id.get(claim.key_id, self._nobody)
         now_s = self._clock() / NS
         flaw = sigv4.flaw(claim, request, key.secret.reveal(), region=self._keys.region, now_s=now_s)

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from config.address import Address, address_of
 from config.model import Embedded, Log
+from daemon import whole_file
 from daemon.broker_conf import (
     DAEMON_USER,
     OTHERS_BYTES_MAX,
@@ -37,7 +38,6 @@ from daemon.server_state import (
     read_keys,
     read_running,
     write_keys,
-    write_private,
     write_running,
 )
 
@@ -146,7 +146,7 @@ class ServerChild:
         assert self._process is not None
         # Noted first: a door noted as shut would be prepared again, with devices inside.
         self._note(is_open=True)
-        write_private(self.folder / "server.conf", render(self._conf, door_open=True).encode())
+        self._write_conf(self.folder / "server.conf", door_open=True)
         log = ServerLog(self.folder / "server.log")
         try:
             self._process.send(signal.SIGHUP)
@@ -204,10 +204,13 @@ class ServerChild:
         self._conf = self._with_ports()
         return True
 
+    def _write_conf(self, path: Path, *, door_open: bool) -> None:
+        whole_file.write(path, render(self._conf, door_open=door_open).encode(), whole_file.PRIVATE)
+
     async def _spawn(self) -> Client:
         path = self.folder / "server.conf"
         self.named.is_open = False
-        write_private(path, render(self._conf, door_open=False).encode())
+        self._write_conf(path, door_open=False)
         self._log_start = _size(self.folder / "server.log")
         await self._end_strays(path)
         self._process = Process.spawn([str(self._binary.path), "-c", str(path)], self.folder / "server.err")

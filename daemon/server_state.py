@@ -1,12 +1,12 @@
 """What is remembered of the embedded nats-server from one start to the next: its keys and ports, and who runs."""
 
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from daemon import whole_file
 from daemon.broker_conf import Password
 from daemon.process import Identity
 
@@ -41,7 +41,7 @@ def read_keys(folder: Path) -> Keys:
 
 
 def write_keys(folder: Path, keys: Keys) -> None:
-    write_private(folder / "keys.json", msgspec.json.encode(keys))
+    whole_file.write(folder / "keys.json", msgspec.json.encode(keys), whole_file.PRIVATE)
 
 
 def read_running(folder: Path) -> Running | None:
@@ -53,20 +53,8 @@ def read_running(folder: Path) -> Running | None:
 
 
 def write_running(folder: Path, running: Running) -> None:
-    write_private(folder / "server.json", msgspec.json.encode(running))
+    whole_file.write(folder / "server.json", msgspec.json.encode(running), whole_file.PRIVATE)
 
 
 def forget_running(folder: Path) -> None:
     (folder / "server.json").unlink(missing_ok=True)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file at once and whole, readable by its owner only."""
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

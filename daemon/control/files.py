@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
+import msgspec
+
 from config.check import check_merged
 from config.kinds import Kinds
 from config.merge import merged
-from config.model import Rules, Settings, Tag
+from config.model import Fleet, Group, Rules, Settings, Tag
 from daemon.control import audit
 from daemon.control.definitions import dimension_body, metric_body, profile_body
 from daemon.control.refusal import InvalidRequestException
@@ -49,9 +51,15 @@ def take_files(con: Con, settings: Settings, kinds: Kinds, actor: audit.Actor, n
         _take_definitions(con, table, kind, bodies, actor, now_ns)
     _take_targets(con, rules)
     _take_fleet(con, settings, now_ns)
-    problems = check_merged(merged(rules, api_rules(con, members=False)), kinds)
+    # Members decide nothing between definitions, there may be a million, and `load` has checked their names.
+    problems = check_merged(merged(_without_members(rules), api_rules(con, members=False)), kinds)
     if problems:
         raise InvalidRequestException("\n".join(problems))
+
+
+def _without_members(rules: Rules) -> Rules:
+    groups = {name: Group(group.parent) for name, group in rules.fleet.groups.items()}
+    return msgspec.structs.replace(rules, fleet=Fleet(groups=groups))
 
 
 # Profiles, custom metrics, dimensions

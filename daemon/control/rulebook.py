@@ -1,5 +1,6 @@
 """The files' rules beside the API's: taken over into the tables, previewed, and put in force through the log."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Rulebook:
 
     async def preview(self, files: Rules) -> Rules:
         """What would be in force with these of files."""
-        return merged(files, await self._store.read(api_rules))
+        return await asyncio.to_thread(merged, files, await self._store.read(api_rules))
 
     async def take_over(self, settings: Settings) -> None:
         """Make the tables say what the files say.

@@ -18,7 +18,7 @@ from config.kinds import ValueField
 from daemon.history.codec import LEVEL, Packed, as_decimals, from_decimals, pack, unpack
 from daemon.history.points import SETS
 from daemon.history.tables import BLOCK_BITS, TIMES
-from daemon.history.tail import Rows
+from daemon.history.tail import Rows, Words, renumbered
 
 ROWS_MAX: Final = 131_072  # of a run and block: a MB that one reader unpacks
 MERGED_WORDS_BYTES: Final = 4 * 1024**2  # a run with more in its sets stays alone: a dozen would fill the memory
@@ -152,8 +152,7 @@ def merged(runs: Sequence[Mapping[int, bytes]]) -> Rows:
     """The rows of several runs of one block, oldest run first; each is series -> body."""
     whos = [unpack_times(run[TIMES]) for run in runs]
     things = np.concatenate([np.repeat(who.things, who.counts) for who in whos]).astype(np.int32)
-    words: list[bytes] = []
-    numbers: dict[bytes, int] = {}
+    words = Words()
     columns: dict[int, I8] = {}
     at = 0
     for run, who in zip(runs, whos, strict=True):
@@ -162,16 +161,7 @@ def merged(runs: Sequence[Mapping[int, bytes]]) -> Rows:
             if series not in columns:
                 columns[series] = np.full(len(things), ABSENT, np.int64)
             if spelled:
-                column = _renumbered(column, spelled, numbers, words)
+                column = renumbered(column, words.numbers_of(spelled))
             columns[series][at : at + len(column)] = column
         at += len(who.ms)
-    return Rows(things, np.concatenate([who.ms for who in whos]), columns, words, 0)
-
-
-def _renumbered(column: I8, spelled: Sequence[bytes], numbers: dict[bytes, int], words: list[bytes]) -> I8:
-    """A set's column, its numbers those of all runs together."""
-    for word in spelled:
-        if numbers.setdefault(word, len(words)) == len(words):
-            words.append(word)
-    new = np.array([numbers[word] for word in spelled], np.int64)
-    return np.where(column == ABSENT, ABSENT, new[np.maximum(column, 0)])
+    return Rows(things, np.concatenate([who.ms for who in whos]), columns, words.all, 0)

@@ -176,8 +176,7 @@ def columns(con: Con, tails: Sequence[Rows], key: Key, series: int, since_ms: in
     con.execute("BEGIN")
     try:
         packed = tables.compacted(con)
-        pieces = [*_in_tails(tails, series, packed)]
-        for things, ms, column in chain(_in_chunks(con, series, since_ms, until_ms), pieces):
+        for things, ms, column in chain(_in_chunks(con, series, since_ms, until_ms), _in_tails(tails, series, packed)):
             mine = (column != ABSENT) & (ms >= since_ms) & (ms < until_ms)
             if mine.any():
                 yield _named(con, things[mine], ms[mine], column[mine], is_number=key.field == "number")

@@ -404,7 +404,7 @@ class History:
     async def _pack_when_due(self) -> None:
         """Begin to pack the tail; wait where the one before is not done and much has come since."""
         tail = self._tail
-        is_long = len(tail) > 2 * PACK_ROWS or tail.words_bytes > 2 * PACK_WORDS_BYTES
+        is_long = len(tail) > 2 * PACK_ROWS or tail.words.bytes > 2 * PACK_WORDS_BYTES
         if is_long and self._packer is not None:
             await asyncio.wait([self._packer])
         if len(self._tail) and self._is_due(self._tail.last_ms):
@@ -427,7 +427,7 @@ class History:
 
     def _is_due(self, now_ms: int) -> bool:
         tail = self._tail
-        is_large = len(tail) >= PACK_ROWS or tail.words >= PACK_WORDS or tail.words_bytes >= PACK_WORDS_BYTES
+        is_large = len(tail) >= PACK_ROWS or len(tail.words) >= PACK_WORDS or tail.words.bytes >= PACK_WORDS_BYTES
         return is_large or now_ms - tail.first_ms >= PACK_AGE_MS
 
     async def _pack(self, tail: Tail) -> None:

@@ -29,25 +29,47 @@ class Rows:
         return len(self.ms)
 
 
+class Words:
+    """What the columns of sets refer to: every distinct word once, by its number."""
+
+    def __init__(self) -> None:
+        self.all: list[bytes] = []
+        self.bytes = 0
+        self._numbers: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def numbers_of(self, words: Sequence[bytes]) -> I8:
+        """The numbers of these here, as `renumbered` takes them; new ones are added."""
+        return np.array([self._number(word) for word in words] or [0], np.int64)
+
+    def _number(self, word: bytes) -> int:
+        number = self._numbers.setdefault(word, len(self.all))
+        if number == len(self.all):
+            self.all.append(word)
+            self.bytes += len(word)
+        return number
+
+
+def renumbered(column: I8, numbers: I8) -> I8:
+    """A set's column, every number exchanged for that at its place in `numbers`."""
+    return np.where(column == ABSENT, ABSENT, numbers[np.maximum(column, 0)])
+
+
 class Tail:
     """Everything since the last compaction."""
 
     def __init__(self) -> None:
+        self.words = Words()
         self._count = 0
         self._things: I4 = np.zeros(ROWS_START, np.int32)
         self._ms: I8 = np.zeros(ROWS_START, np.int64)
         self._columns: dict[int, I8] = {}
-        self._numbers: dict[bytes, int] = {}
-        self._words: list[bytes] = []
-        self.words_bytes = 0
         self._last = 0
 
     def __len__(self) -> int:
         return self._count
-
-    @property
-    def words(self) -> int:
-        return len(self._words)
 
     @property
     def first_ms(self) -> int:
@@ -63,27 +85,18 @@ class Tail:
         first, end = self._count, self._count + len(rows)
         self._make_room(end)
         self._things[first:end], self._ms[first:end] = rows.things, rows.ms
-        spelled: I8 = np.array([self._number(word) for word in rows.words] or [0], np.int64)
+        numbers = self.words.numbers_of(rows.words)
         for series, column in rows.columns.items():
             if series not in self._columns:
                 self._columns[series] = np.full(len(self._ms), ABSENT, np.int64)
-            if series in sets:
-                column = np.where(column == ABSENT, ABSENT, spelled[np.maximum(column, 0)])
-            self._columns[series][first:end] = column
+            self._columns[series][first:end] = renumbered(column, numbers) if series in sets else column
         self._count, self._last = end, rows.last
 
     def seen(self) -> Rows:
         """All rows so far."""
         count = self._count
         columns = {series: column[:count] for series, column in self._columns.items()}
-        return Rows(self._things[:count], self._ms[:count], columns, self._words, self._last)
-
-    def _number(self, word: bytes) -> int:
-        number = self._numbers.setdefault(word, len(self._words))
-        if number == len(self._words):
-            self._words.append(word)
-            self.words_bytes += len(word)
-        return number
+        return Rows(self._things[:count], self._ms[:count], columns, self.words.all, self._last)
 
     def _make_room(self, rows: int) -> None:
         if rows <= len(self._ms):

@@ -5,7 +5,6 @@ DIR/profiles/NAME.json       likewise custom_metrics/ and dimensions/
 DIR/fleet.json
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from config.canonical import canonical
 from config.model import Account, Rules
+from daemon import whole_file
 
 MAIN: Final = "detectd.yaml"
 FLEET: Final = "fleet.json"
@@ -41,17 +41,8 @@ def write(folder: Path, files: Mapping[str, bytes], *, force: bool) -> list[Path
         raise Exists(f"{there[0]} is there already; --force writes over what has the same name, and leaves the rest")
     for path, body in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, body)
+        whole_file.write(path, body, whole_file.SHARED)
     return list(wanted)
-
-
-def _write(path: Path, body: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def others(folder: Path, files: Iterable[str]) -> list[Path]:

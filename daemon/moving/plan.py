@@ -173,12 +173,13 @@ def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
             yield Step("+", f"thing group {name}", "create_thing_group", {"thingGroupName": name, **more})
         elif known.parent != parent:
             yield Step("!", f"thing group {name}: its parent can't change from {known.parent} to {parent}")
-    for thing in sorted(_things(want) - _things(have)):
+    things = _things(want)
+    for thing in sorted(things - _things(have)):
         yield Step("+", f"thing {thing}", "create_thing", {"thingName": thing})
     old, new = _members(have), _members(want)
     if delete:
         for thing, group in sorted(old - new):
-            if thing in _things(want) and group in want.groups:
+            if thing in things and group in want.groups:
                 yield _member("-", "remove_thing_from_thing_group", thing, group)
     for thing, group in sorted(new - old):
         yield _member("+", "add_thing_to_thing_group", thing, group)
@@ -198,18 +199,17 @@ def _deletions(have: Rules, want: Rules) -> Iterator[Step]:
 
 
 def _parents_first(groups: Mapping[str, Group]) -> list[str]:
-    found: list[str] = []
+    found: dict[str, None] = {}
 
     def visit(name: str) -> None:
         parent = groups[name].parent
         if parent is not None and parent in groups and parent not in found:
             visit(parent)
-        if name not in found:
-            found.append(name)
+        found.setdefault(name)
 
     for name in sorted(groups):
         visit(name)
-    return found
+    return list(found)
 
 
 def _things(fleet: Fleet) -> set[str]:

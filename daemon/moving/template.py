@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from config.document import EXPANDED_MAX, Document, parse
+from config.document import EXPANDED_MAX, Document, no_yaml, parse
 from config.problem import ConfigError, Place, UnreadableError, problem
 from config.tree import DEPTH_MAX, Node, scalar
 
@@ -64,13 +64,8 @@ def _yaml(text: str, file: Path) -> Document:
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         tree = Node(None, 1, 1) if root is None else _Converter(file).node(root, 0)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        what = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError([problem(place, f"no YAML: {what}")]) from None
     except YAMLError as error:
-        raise ConfigError([problem(Place(file), f"no YAML: {getattr(error, 'reason', error)}")]) from None
+        raise no_yaml(error, text, file) from None
     except RecursionError:
         raise ConfigError([problem(Place(file), f"is nested deeper than {DEPTH_MAX} levels")]) from None
     return Document(file, tree.data, lambda: tree)

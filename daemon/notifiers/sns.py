@@ -6,7 +6,6 @@ Retrying is dispatch's.
 
 import asyncio
 import re
-import ssl
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -19,6 +18,7 @@ from config.model import Topic
 from config.topics import region_of
 from daemon.notifiers._aws import Found, NoCredentials
 from daemon.notifiers._base import Delivered, Notice, NotifierKind, Outcome, Reason, Refused, Retry, Tools
+from daemon.notifiers._failure import failure
 
 T = TypeVar("T")
 MESSAGE_BYTES_MAX: Final = 262_144
@@ -74,7 +74,7 @@ class SnsNotifier:
         except NoCredentials as problem:
             return Retry(Reason.CLIENT_ERROR, str(problem))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return _failure(error)
+            return failure(error)
 
     async def _publish(self, notice: Notice) -> Outcome:
         found = await self._tools.aws.find()
@@ -181,18 +181,6 @@ def _without(message: bytes, parts: tuple[str, ...]) -> bytes:
         holder.pop(last, None)
     body["violationEventAdditionalInfo"] = body.get("violationEventAdditionalInfo", {}) | {OMITTED: " ".join(parts)}
     return msgspec.json.encode(body)
-
-
-def _failure(error: Exception) -> Retry:
-    match error:
-        case TimeoutError():
-            return Retry(Reason.TIMEOUT)
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return Retry(Reason.TLS, type(error).__name__)
-        case aiohttp.ClientOSError() | OSError():
-            return Retry(Reason.UNREACHABLE, getattr(error, "strerror", None) or type(error).__name__)
-        case _:
-            return Retry(Reason.PROTOCOL, type(error).__name__)
 
 
 NOTIFIER: Final = NotifierKind(options=Topic, build=SnsNotifier)

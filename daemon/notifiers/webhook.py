@@ -1,7 +1,6 @@
 """An alarm as a signed HTTP POST: Standard Webhooks (clients.md §3.9, design.md §5)."""
 
 import asyncio
-import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -15,6 +14,7 @@ from yarl import URL
 
 from config.model import NS, Webhook
 from daemon.notifiers._base import Delivered, Disabled, Notice, NotifierKind, Outcome, Reason, Retry, Tools
+from daemon.notifiers._failure import failure
 
 ANSWER_BYTES_MAX: Final = 65_536
 ANSWER_S_MAX: Final = 1.0
@@ -45,7 +45,7 @@ class WebhookNotifier:
                 await _drain(answer)
                 return outcome
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return _failure(error)
+            return failure(error)
 
     def _headers(self, webhook_id: str, body: bytes) -> dict[str, str]:
         headers = {
@@ -117,19 +117,6 @@ async def _drain(answer: aiohttp.ClientResponse) -> None:
                 left -= len(chunk)
     except (TimeoutError, aiohttp.ClientError, OSError):
         answer.close()
-
-
-def _failure(error: Exception) -> Retry:
-    """What went wrong, in words that hold nothing of the URL: it may carry a token."""
-    match error:
-        case TimeoutError():
-            return Retry(Reason.TIMEOUT)
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return Retry(Reason.TLS, type(error).__name__)
-        case aiohttp.ClientOSError() | OSError():
-            return Retry(Reason.UNREACHABLE, error.strerror or type(error).__name__)
-        case _:
-            return Retry(Reason.PROTOCOL, type(error).__name__)
 
 
 def build(options: Webhook, tools: Tools) -> WebhookNotifier:

@@ -11,7 +11,7 @@ from signing import NOW_S, SECRETS, settings, signed
 
 from config.load import ConfigError
 from config.model import NS, AccessKey, Http, Settings
-from daemon.access import ADDRESSES_MAX, FAILURES_MAX, Access, Denied, Failures, Reason, Role, network
+from daemon.access import ADDRESSES_MAX, FAILURES_MAX, Access, Denied, Failures, Reason, Role, keys_of, network
 from daemon.control.audit import Actor
 
 URL = "http://detectd.example:8080/things"
@@ -130,8 +130,8 @@ def test_elsewhere_nobody_may_anything_without_keys(http: Http, clock: Clock) ->
 
 def test_a_reload_takes_new_keys_and_drops_old_ones(access: Access, tmp_path: Path) -> None:
     (tmp_path / "NEW").write_text("n-secret")
-    access.configure(Settings(http=Http(access_keys=(AccessKey(id="NEW", secret_file=tmp_path / "NEW", role="read"),)),
-                              account=settings(tmp_path).account))  # fmt: skip
+    new = AccessKey(id="NEW", secret_file=tmp_path / "NEW", role="read")
+    access.apply(keys_of(Settings(http=Http(access_keys=(new,)), account=settings(tmp_path).account)))
     assert admit(access, key="NEW", secret="n-secret").who == "NEW"
     assert refused(access, key="ADMIN")[1] == "UnrecognizedClientException"
 
@@ -140,7 +140,7 @@ def test_a_reload_reads_a_secret_anew_whose_file_has_the_same_name(access: Acces
     same = settings(tmp_path)
     (tmp_path / "ADMIN").write_text("rotated\n")
     assert admit(access).who == "ADMIN"
-    access.configure(same)
+    access.apply(keys_of(same))
     assert admit(access, secret="rotated").who == "ADMIN"
     assert refused(access)[1] == "InvalidSignatureException"
 
@@ -150,15 +150,15 @@ def test_a_reload_that_cannot_read_one_secret_changes_nothing(access: Access, tm
     (tmp_path / "READER").write_text("rotated")
     (tmp_path / "ADMIN").unlink()
     with pytest.raises(ConfigError):
-        access.configure(same)
+        access.apply(keys_of(same))
     assert admit(access, key="READER").who == "READER"
     assert admit(access, key="ADMIN").who == "ADMIN"
 
 
 def test_a_reload_may_open_and_close_the_door(access: Access, tmp_path: Path) -> None:
-    access.configure(Settings())
+    access.apply(keys_of(Settings()))
     assert admit(access, headers=UNSIGNED).who == "local"
-    access.configure(settings(tmp_path))
+    access.apply(keys_of(settings(tmp_path)))
     assert refused(access, headers=UNSIGNED)[1] == "MissingAuthenticationTokenException"
 
 

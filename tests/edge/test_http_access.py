@@ -16,7 +16,7 @@ from yarl import URL
 
 from actors.delivery import State
 from config.model import NS, Settings
-from daemon.access import Access
+from daemon.access import Access, keys_of
 from daemon.control import audit as trail
 from daemon.http import audit, guards, ops, outbox, poison
 from daemon.http.server import Server, application
@@ -184,7 +184,7 @@ async def test_prometheus_may_use_basic_on_metrics_and_nowhere_else(tmp_path: Pa
 async def test_keys_may_come_and_go_while_we_serve(tmp_path: Path) -> None:
     async with serving(Settings()) as served:
         assert (await served.ask("GET", "/-/status"))[0] == 200
-        served.access.configure(settings(tmp_path))
+        served.access.apply(keys_of(settings(tmp_path)))
         assert (await served.ask("GET", "/-/status"))[0] == 403
         assert (await served.ask("GET", "/-/status", "READER"))[0] == 200
 

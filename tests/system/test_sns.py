@@ -3,31 +3,16 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto_server import CREDENTIALS, Queue, moto
+from moto_server import Queue, moto
 from system_tools import BYTES, PORTS, Hooks, free_port, profile, report, send, serving, write
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("aws_credentials"), pytest.mark.timeout(180)]
 
 ROLE = "arn:aws:iam::123456789012:role/alarms"
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What botocore's chain finds, in the daemon too."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIALS["aws_access_key_id"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CREDENTIALS["aws_secret_access_key"])
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.fixture(scope="module")
-def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto(tmp_path_factory.mktemp("moto")) as url:
-        yield url
 
 
 def told(topic: str, *behaviors: Any, name: str = "p") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -11,28 +11,14 @@ from typing import Any, Literal
 import aiohttp
 import pytest
 from aiohttp import web
-from moto_server import CREDENTIALS, REGION, Queue, client, moto
+from moto_server import REGION, Queue, client
 from system_tools import PORTS, Hooks, profile, report, send, serving, until, write
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("aws_credentials"), pytest.mark.timeout(180)]
 
 ROLE = "arn:aws:iam::123456789012:role/alarms"
 IN_TIME_S = 10.0
 """A webhook's alarms, on a machine that does other things too; the topic beside it answers after 15 s at the least."""
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What botocore's chain finds, in the daemon too."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIALS["aws_access_key_id"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CREDENTIALS["aws_secret_access_key"])
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.fixture(scope="module")
-def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto(tmp_path_factory.mktemp("moto")) as url:
-        yield url
 
 
 class Relay:
