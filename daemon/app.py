@@ -123,9 +123,8 @@ class App:
         poison.add(app, self)
         outbox.add(app, self)
         trail.add(app, self.plane)
-        api = endpoint.Endpoint(self.plane, telemetry)
-        endpoint.add(app, api)
-        self._preparing = asyncio.create_task(asyncio.to_thread(api.prepare), name="service model")
+        self._api = endpoint.Endpoint(self.plane, telemetry)
+        endpoint.add(app, self._api)
         server = Server(app, settings.http.listen, telemetry, tls=context(settings.http.tls))
         self.address = await server.start()
         stack.push_async_callback(server.stop)
@@ -272,6 +271,7 @@ class App:
             self.vitals.catching_up = None
             self._notify.ready(f"listening on {self.address}")
             log.info("ready", http=self.address, mqtt=self.host.mqtt, position=self.pipeline.position)
+            await asyncio.to_thread(self._api.prepare)  # not sooner: the start would take 0.2 s longer
             await self._gap.wait()
 
     async def _catch_up(self) -> None:
