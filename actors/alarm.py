@@ -15,6 +15,7 @@ flips (spec.md §3.4). `streak` is the number of consecutive datapoints that arg
 
 from typing import Final
 
+import numpy as np
 from numba import njit
 
 from actors.messages import I1, I4, I8, U1
@@ -41,37 +42,39 @@ def step(alarmed: bool, streak: int, verdict: int, to_alarm: int, to_clear: int)
 
 @njit(
     "i8(i4[::1],i8[::1],i4[::1],i4[::1],i1[:,::1],i8[:,::1],u1[::1],u1[::1],u1[::1],"
-    "u1[:,::1],u1[:,::1],i8[:,::1],i8[:,::1],i8[:,::1],i4[::1],i4[::1],u1[::1],i8[::1],i8[::1])",
+    "u1[:,::1],u1[:,::1],i8[:,::1],i8[:,::1],i8[:,::1],i8[:,::1])",
     nogil=True,
     cache=True,
 )
 def step_all(
     rows: I4, times: I8, slots: I4, columns: I4, verdicts: I1, values: I8, to_alarm: U1, to_clear: U1, is_set: U1,
-    alarmed: U1, streak: U1, heard: I8, last_at: I8, last_value: I8,
-    out_k: I4, out_slot: I4, out_kind: U1, out_last_at: I8, out_last_value: I8,
+    alarmed: U1, streak: U1, heard: I8, last_at: I8, last_value: I8, out: I8,
 ) -> int:  # fmt: skip
     """Apply the verdicts of datapoints k (thing `rows[k]` at `times[k]`) to `slots`, in order of k, then of slot.
 
     The verdict on slots[s] is verdicts[k, columns[s]].
     `to_alarm`, `to_clear`, `is_set` are by slot number; `alarmed` … `last_value` are the state, [row, slot].
-    Fills out_* (room for k × s) and returns how many: which datapoint, which slot, RAISED | CLEARED | STILL, and
-    the last violation as it stood then, since later datapoints of the batch may move it.
+    Fills `out` (room for k × s rows) and returns how many: which datapoint, which slot, RAISED | CLEARED | STILL, and
+    when the last violation was and its value, as they stood then: later datapoints of the batch may move them.
     """
     found = 0
     for k in range(len(rows)):
-        row = rows[k]
+        row, now = np.uint64(rows[k]), times[k]
         for s in range(len(slots)):
-            verdict = verdicts[k, columns[s]]
+            slot, column = np.uint64(slots[s]), np.uint64(columns[s])
+            verdict = verdicts[k, column]
             if verdict == NO_DATA:
                 continue
-            slot = slots[s]
-            heard[row, slot] = max(heard[row, slot], times[k])
+            heard[row, slot] = max(heard[row, slot], now)
             violates = verdict == VIOLATES
             was = alarmed[row, slot] != 0
             kind = -1
             if was == violates:
-                streak[row, slot] = 0
-                if was and is_set[slot]:
+                if streak[row, slot]:
+                    streak[row, slot] = 0
+                if not was:
+                    continue  # all is well, as nearly always
+                if is_set[slot]:
                     kind = STILL
             elif streak[row, slot] + 1 < (to_clear[slot] if was else to_alarm[slot]):
                 streak[row, slot] += 1
@@ -80,13 +83,10 @@ def step_all(
                 alarmed[row, slot] = 0 if was else 1
                 kind = CLEARED if was else RAISED
             if violates:
-                last_at[row, slot] = times[k]
-                last_value[row, slot] = values[k, columns[s]]
+                last_at[row, slot] = now
+                last_value[row, slot] = values[k, column]
             if kind >= 0:
-                out_k[found] = k
-                out_slot[found] = slot
-                out_kind[found] = kind
-                out_last_at[found] = last_at[row, slot]
-                out_last_value[found] = last_value[row, slot]
+                out[found, 0], out[found, 1], out[found, 2] = k, slot, kind
+                out[found, 3], out[found, 4] = last_at[row, slot], last_value[row, slot]
                 found += 1
     return found

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from numba import njit
 
 from actors import alarm
 from actors.columns import Schema
@@ -93,7 +94,7 @@ class GroupActor:
                 self._advance(Moment(int(share.batch.frames.seq[at]), now), effects)
             # An alarm that is raised here cannot fall silent within the piece, nor can a window end in it.
             until = min(self._due, now + self._silence_ns)
-            cut = max(at + 1, at + int(np.searchsorted(ts[at:last], until)))
+            cut = last if ts[last - 1] < until else max(at + 1, at + int(np.searchsorted(ts[at:last], until)))
             self._judge(share, at, cut, effects)
             self._now = int(ts[cut - 1])
             at = cut
@@ -137,17 +138,12 @@ class GroupActor:
         return effects + self.advance(moment)
 
     def _judge(self, share: Share, first: int, last: int, effects: list[Transition]) -> None:
-        low, high = np.searchsorted(share.entries, (first, last))
-        entries, registered = share.entries[low:high], share.registered[low:high]
-        if self.poison:
-            good = ~np.isin(share.batch.frames.seq[entries], list(self.poison))
-            entries, registered = entries[good], registered[good]
+        entries, registered = self._entries(share, first, last)
         if not len(entries):
             return
         rows = self._rows(share.batch, entries, registered)
-        times = share.batch.ts[entries]
-        self.seen[rows] = times  # ascending, so the last of a row wins
-        self.source[rows] = share.batch.sources[entries]
+        times: I8 = np.empty(len(rows), np.int64)
+        _hear(entries, rows, share.batch.ts, share.batch.sources, times, self.seen, self.source)
         shape = (len(entries), len(self.slots))
         run = Run(
             share.batch.columns, entries, rows, times, np.full(shape, alarm.NO_DATA, np.int8), np.zeros(shape, np.int64)
@@ -158,13 +154,23 @@ class GroupActor:
             found = self._step(rows, times, self._at_once, self._at_once, run.verdicts, run.values)
             self._report_transitions(share.batch, run, found, effects)
 
+    def _entries(self, share: Share, first: int, last: int) -> tuple[I4, U1]:
+        """The actor's reports within [first, last): (entries, registered)."""
+        entries, registered = share.entries, share.registered
+        if (first, last) != (share.first, share.last):
+            low, high = np.searchsorted(entries, (first, last))
+            entries, registered = entries[low:high], registered[low:high]
+        if self.poison:
+            good = ~np.isin(share.batch.frames.seq[entries], list(self.poison))
+            entries, registered = entries[good], registered[good]
+        return entries, registered
+
     def _rows(self, batch: Batch, entries: I4, registered: U1) -> I4:
-        marks = batch.marks[entries]
-        rows, missing = self.roster.recognise(marks, registered)
+        rows, missing = self.roster.recognise(batch.marks, entries, registered)
         if missing:
             for k in np.flatnonzero(rows < 0).tolist():
                 rows[k] = self._row(batch.names[entries[k]], int(registered[k]))
-            self.roster.remember(marks, registered, rows)
+            self.roster.remember(batch.marks[entries], registered, rows)
         return rows
 
     def _row(self, name: bytes, registered: int) -> int:
@@ -190,24 +196,18 @@ class GroupActor:
 
     # ---- the alarm machine ----
 
-    def _step(
-        self, rows: I4, times: I8, slots: I4, columns: I4, verdicts: I1, values: I8
-    ) -> list[tuple[int, int, int, int, int]]:
-        """(k, slot, kind, last violation at, its value) of everything that must be told."""
-        room = len(rows) * len(slots)
-        k, slot = np.empty(room, np.int32), np.empty(room, np.int32)
-        kind, at, value = np.empty(room, np.uint8), np.empty(room, np.int64), np.empty(room, np.int64)
+    def _step(self, rows: I4, times: I8, slots: I4, columns: I4, verdicts: I1, values: I8) -> list[list[int]]:
+        """[k, slot, kind, last violation at, its value] of everything that must be told."""
+        out: I8 = np.empty((len(rows) * len(slots), 5), np.int64)
         found = alarm.step_all(
             rows, times, slots, columns, verdicts, values, self._to_alarm, self._to_clear, self._is_set,
-            self.alarmed, self.streak, self.heard, self.last_at, self.last_value, k, slot, kind, at, value,
+            self.alarmed, self.streak, self.heard, self.last_at, self.last_value, out,
         )  # fmt: skip
-        if not found:
-            return []
-        arrays = (k, slot, kind, at, value)
-        return list(zip(*(array[:found].tolist() for array in arrays), strict=True))
+        told: list[list[int]] = out[:found].tolist()
+        return told
 
     def _report_transitions(
-        self, batch: Batch, run: Run, found: Iterable[tuple[int, int, int, int, int]], effects: list[Transition]
+        self, batch: Batch, run: Run, found: Iterable[Sequence[int]], effects: list[Transition]
     ) -> None:
         for k, slot, kind, last_at, last_value in found:
             entry, row, now = int(run.entries[k]), int(run.rows[k]), int(run.times[k])
@@ -481,3 +481,12 @@ def _duration(behavior: Behavior) -> int | None:
 
 def _silence_words(silence_ns: int) -> str:
     return f"no datapoint for more than {silence_ns / 3600 / NS:g} h"
+
+
+@njit("void(i4[::1],i4[::1],i8[::1],u1[::1],i8[::1],i8[::1],u1[::1])", nogil=True, cache=True)
+def _hear(entries: I4, rows: I4, ts: I8, sources: U1, times: I8, seen: I8, source: U1) -> None:
+    """Note when each row's thing reported and where; fills `times`. They ascend, so the last of a row wins."""
+    for k in range(len(rows)):
+        entry, row = np.uint64(entries[k]), np.uint64(rows[k])
+        times[k] = seen[row] = ts[entry]
+        source[row] = sources[entry]

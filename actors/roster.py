@@ -41,10 +41,10 @@ class Roster:
     def find(self, name: bytes, registered: int) -> int | None:
         return self._rows[registered].get(name)
 
-    def recognise(self, marks: I8, registered: U1) -> tuple[I4, int]:
-        """([k] the row of each, -1 where its mark is not known here; how many are not)."""
-        rows: I4 = np.empty(len(marks), np.int32)
-        return rows, _recognise(marks, registered, self._keys, self._hints, rows)
+    def recognise(self, marks: I8, entries: I4, registered: U1) -> tuple[I4, int]:
+        """([k] the row of the owner of marks[entries[k]], -1 where that is not known here; how many are not)."""
+        rows: I4 = np.empty(len(entries), np.int32)
+        return rows, _recognise(marks, entries, registered, self._keys, self._hints, rows)
 
     def remember(self, marks: I8, registered: U1, rows: I4) -> None:
         """Recognise these from now on; the rows are theirs."""
@@ -122,20 +122,19 @@ def _place(key: int, hints: I4) -> int:
     return int(mixed >> np.uint64(32)) & (len(hints) - 1)
 
 
-@njit("i8(i8[::1],u1[::1],i8[::1],i4[::1],i4[::1])", nogil=True, cache=True)
-def _recognise(marks: I8, registered: U1, keys: I8, hints: I4, rows: I4) -> int:
+@njit("i8(i8[::1],i4[::1],u1[::1],i8[::1],i4[::1],i4[::1])", nogil=True, cache=True)
+def _recognise(marks: I8, entries: I4, registered: U1, keys: I8, hints: I4, rows: I4) -> int:
     """A hint is right where the row's key is the one that is sought. How many were not found."""
     missing = 0
-    for k in range(len(marks)):
-        key = 2 * marks[k] + registered[k]
-        rows[k] = NO_HINT
+    for k in range(len(entries)):
+        key = 2 * marks[np.uint64(entries[k])] + registered[k]
         place = _place(key, hints)
-        while key >= UNMARKED and hints[place] != NO_HINT:
-            if keys[hints[place]] == key:
-                rows[k] = hints[place]
-                break
+        row = hints[place] if key >= UNMARKED else NO_HINT
+        while row != NO_HINT and keys[np.uint64(row)] != key:
             place = (place + 1) & (len(hints) - 1)
-        missing += rows[k] == NO_HINT
+            row = hints[place]
+        rows[k] = row
+        missing += row == NO_HINT
     return missing
 
 

@@ -22,7 +22,11 @@ I64_MAX: Final = 2**63 - 1
 Rows = npt.NDArray[np.intp]
 """Indices of rows."""
 UNCOUNTED: Final[dict[str, Any]] = {"_nrt": False}
-"""For kernels that allocate nothing: numba else counts arrays' users at every inner call, four fifths of the time."""
+"""For kernels that allocate nothing: numba else counts arrays' users at every inner call, four fifths of the time.
+
+Indices in kernels are unsigned where it counts, for a third of the time: numba asks of signed ones whether they are
+negative.
+"""
 
 
 class Windows:
@@ -154,7 +158,7 @@ class Windows:
 
 
 @njit(
-    "b1(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    "b1(u8,u8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
     forceinline=True,
@@ -167,7 +171,7 @@ def push(
     """Drop what is older than the horizon, add a value. False: the ring is full, `enlarge` it and come again."""
     base, size = offset[row, window], room[row, window]
     first, count = head[row, window], length[row, window]
-    while count > 0 and ts - pool_ts[base + first] >= horizon:
+    while count > 0 and ts - pool_ts[np.uint64(base + first)] >= horizon:
         first += 1
         if first == size:  # not `%`: a division costs more than all the rest
             first = 0
@@ -179,14 +183,14 @@ def push(
     place = base + first + count
     if first + count >= size:
         place -= size
-    pool_ts[place] = ts
-    pool_value[place] = value
+    pool_ts[np.uint64(place)] = ts
+    pool_value[np.uint64(place)] = value
     length[row, window] = count + 1
     return True
 
 
 @njit(
-    "i8(i8,i8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    "i8(u8,u8,i8,i8,i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
     nogil=True,
     cache=True,
     forceinline=True,
@@ -204,9 +208,10 @@ def total(
         place = first + i
         if place >= base + size:
             place -= size
-        if ts - pool_ts[place] >= horizon or pool_ts[place] < since:
+        heard = pool_ts[np.uint64(place)]
+        if ts - heard >= horizon or heard < since:
             break
-        value = pool_value[place]
+        value = pool_value[np.uint64(place)]
         if found > I64_MAX - value:
             return I64_MAX
         found += value

@@ -17,12 +17,15 @@ from actors.columns import Schema
 from actors.criteria._base import Closed, Criterion, Run, Slot
 from actors.messages import I1, I4, U8
 from actors.numbers import address_key, key_of
-from actors.window import Rows
+from actors.window import UNCOUNTED, Rows
 from config.model import Limits, MetricValue
 
 MAPPED: Final = 0xFFFF << 32  # ::ffff:0:0/96, the place of IPv4
 MAPPED_LAST: Final = MAPPED | 0xFFFFFFFF
 LOW: Final = 2**64 - 1
+BUCKET_BITS: Final = 8
+BUCKETS: Final = 1 << BUCKET_BITS
+ONE: Final = np.uint64(1)
 
 Range = tuple[int, int]  # first and last 128-bit key, both inside
 
@@ -124,12 +127,21 @@ def _cidr_ranges(network: IPv4Network | IPv6Network) -> Iterable[Range]:
         yield first, last
 
 
-def _table(ranges: list[Range]) -> tuple[U8, U8, U8, U8]:
-    """(first hi, first lo, last hi, last lo), [ranges] each."""
+def _table(ranges: list[Range]) -> tuple[U8, U8, U8, U8, U8, int, int]:
+    """(first hi, first lo, last hi, last lo), [ranges] each, and an index of those that begin in the lower half.
+
+    That is (starts, base, shift): `starts[b]` ranges begin before bucket b; a key lies in bucket (key - base) >> shift.
+    Keys behind the last bucket count as in one more, which is empty.
+    """
     firsts, lasts = [first for first, _ in ranges], [last for _, last in ranges]
+    lower = [first for first in firsts if first <= LOW]
+    base = lower[0] if lower else 0
+    shift = max(0, (lower[-1] - base).bit_length() - BUCKET_BITS) if lower else 0
+    buckets = [(first - base) >> shift for first in lower]
     return (
         np.array([k >> 64 for k in firsts], np.uint64), np.array([k & LOW for k in firsts], np.uint64),
         np.array([k >> 64 for k in lasts], np.uint64), np.array([k & LOW for k in lasts], np.uint64),
+        np.searchsorted(buckets, np.arange(BUCKETS + 2)).astype(np.uint64), base, shift,
     )  # fmt: skip
 
 
@@ -169,48 +181,46 @@ def _build(slots: Sequence[tuple[int, Slot]], schema: Schema, limits: Limits) ->
 CRITERION = Criterion("STATIC", _claims, _build)
 
 
+@njit("u8(u8,u8,u8[::1],u8[::1],u8[::1],u8,u8)", nogil=True, cache=True, forceinline=True, **UNCOUNTED)
+def _begun(hi: Any, lo: Any, first_hi: U8, first_lo: U8, starts: U8, base: Any, shift: Any) -> Any:
+    """How many ranges begin at an element or before it."""
+    if hi > 0:  # an IPv6 address
+        low, high = starts[BUCKETS + 1], np.uint64(len(first_hi))
+    elif lo < base:
+        return 0
+    else:  # a port, a number, an IPv4 address: the index leaves little to search
+        bucket = min((lo - base) >> shift, np.uint64(BUCKETS))
+        low, high = starts[bucket], starts[bucket + ONE]
+    while low < high:
+        middle = (low + high) >> ONE
+        if first_hi[middle] < hi or (first_hi[middle] == hi and first_lo[middle] <= lo):
+            low = middle + ONE
+        else:
+            high = middle
+    return low
+
+
 @njit(
-    "void(i4[::1],i4[::1],i4[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8[::1],b1,i8,i1[:,::1])",
+    "void(i4[::1],i4[::1],i4[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8[::1],u8,u8,b1,i8,i1[:,::1])",
     nogil=True,
     cache=True,
+    **UNCOUNTED,
 )
 def _judge(
     entries: I4, start: I4, count: I4, hi: U8, lo: U8,
-    first_hi: U8, first_lo: U8, last_hi: U8, last_lo: U8,
+    first_hi: U8, first_lo: U8, last_hi: U8, last_lo: U8, starts: U8, base: Any, shift: Any,
     negated: bool, slot: int, verdicts: I1,
 ) -> None:  # fmt: skip
     """Search each element in the sorted ranges; one that is on the wrong side decides."""
-    zeros = 0  # ranges that begin in the lower half of the keys: they come first
-    while zeros < len(first_hi) and first_hi[zeros] == 0:
-        zeros += 1
     for k in range(len(entries)):
-        entry = entries[k]
+        entry = np.uint64(entries[k])
         if count[entry] < 0:
             continue
         verdict = COMPLIES
-        for i in range(start[entry], start[entry] + count[entry]):
-            low, high = 0, len(first_hi)  # the first range that begins after the element
-            if hi[i] == 0:  # a port, a number, an IPv4 address: halves are enough, and no branch is guessed wrong
-                high = zeros
-                while high - low > 16:
-                    middle = (low + high) >> 1
-                    if first_lo[middle] <= lo[i]:
-                        low = middle
-                    else:
-                        high = middle
-                begun = low
-                for j in range(low, high):
-                    begun += first_lo[j] <= lo[i]
-                low = begun
-            else:
-                while low < high:
-                    middle = (low + high) >> 1
-                    if first_hi[middle] < hi[i] or (first_hi[middle] == hi[i] and first_lo[middle] <= lo[i]):
-                        low = middle + 1
-                    else:
-                        high = middle
-            at = low - 1
-            inside = at >= 0 and (hi[i] < last_hi[at] or (hi[i] == last_hi[at] and lo[i] <= last_lo[at]))
+        for i in range(np.uint64(start[entry]), np.uint64(start[entry] + count[entry])):
+            begun = _begun(hi[i], lo[i], first_hi, first_lo, starts, base, shift)
+            at = begun - ONE
+            inside = begun > 0 and (hi[i] < last_hi[at] or (hi[i] == last_hi[at] and lo[i] <= last_lo[at]))
             if inside == negated:
                 verdict = VIOLATES
                 break

@@ -119,11 +119,12 @@ CRITERION = Criterion("STATISTICAL", _claims, Percentile)
 def _gather(entries: I4, rows: I4, scalars: I8, column: I4, sums: U1, value: I8) -> None:
     """Add each report's deltas to its thing's window, or replace the snapshot."""
     for k in range(len(rows)):
+        entry, row = np.uint64(entries[k]), np.uint64(rows[k])
         for s in range(len(column)):
-            new = scalars[entries[k], column[s]]
+            new = scalars[entry, np.uint64(column[s])]
             if new == ABSENT:
                 continue
-            old = value[rows[k], s]
+            old = value[row, s]
             if sums[s] and old != ABSENT:
                 new = 2**63 - 1 if old > 2**63 - 1 - new else old + new
-            value[rows[k], s] = new
+            value[row, s] = new

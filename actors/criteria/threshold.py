@@ -152,16 +152,16 @@ def _judge(
     windows = len(window_column)
     first_window = at % windows if windows else 0
     for k in range(at // windows if windows else 0, len(rows)):
-        entry, row, now = entries[k], rows[k], times[k]
+        entry, row, now = np.uint64(entries[k]), rows[k], times[k]
         for w in range(first_window, windows):
-            value = scalars[entry, window_column[w]]
+            value = scalars[entry, np.uint64(window_column[w])]
             if value == ABSENT:
                 continue
             if not push(row, w, now, value, window_horizon[w], offset, room, head, length, pool_ts, pool_value):
                 return k * windows + w
         first_window = 0
         for s in range(len(slots)):
-            value = scalars[entry, column[s]]
+            value = scalars[entry, np.uint64(column[s])]
             if value == ABSENT:
                 continue
             if window[s] >= 0:

@@ -56,13 +56,12 @@ def machine(rows, slots, to_alarm, to_clear, is_set):
 def apply(state, rows, times, verdicts, values):
     """(k, slot, kind, last_at, last_value) as the kernel reports them, all slots judged."""
     slots = np.arange(len(state["to_alarm"]), dtype=np.int32)
-    room = len(rows) * len(slots)
-    out = [np.zeros(room, kind) for kind in (np.int32, np.int32, np.uint8, np.int64, np.int64)]
+    out = np.zeros((len(rows) * len(slots), 5), np.int64)
     found = step_all(
         np.array(rows, np.int32), np.array(times, np.int64), slots, slots, np.array(verdicts, np.int8),
-        np.array(values, np.int64), *state.values(), *out,
+        np.array(values, np.int64), *state.values(), out,
     )  # fmt: skip
-    return list(zip(*(array[:found].tolist() for array in out), strict=True))
+    return list(map(tuple, out[:found].tolist()))
 
 
 def naive_apply(limits, rows, times, verdicts, values):
@@ -122,8 +121,9 @@ def test_a_clear_tells_the_last_violation_as_it_stood_then_not_as_the_batch_left
 
 def test_a_column_may_stand_for_any_slot():
     state = machine(1, 2, [1, 1], [1, 1], [False, False])
-    out = [np.zeros(1, kind) for kind in (np.int32, np.int32, np.uint8, np.int64, np.int64)]
+    out = np.zeros((1, 5), np.int64)
     one = np.array([[VIOLATES]], np.int8), np.array([[5]], np.int64)
     slot, column = np.array([1], np.int32), np.zeros(1, np.int32)
-    assert step_all(np.zeros(1, np.int32), np.ones(1, np.int64), slot, column, *one, *state.values(), *out) == 1
+    assert step_all(np.zeros(1, np.int32), np.ones(1, np.int64), slot, column, *one, *state.values(), out) == 1
     assert state["alarmed"].tolist() == [[0, 1]]
+    assert out.tolist() == [[0, 1, RAISED, 1, 5]]

@@ -45,9 +45,13 @@ def test_any_coming_and_going_leaves_each_identity_in_one_row_and_survives_a_dum
 
 
 def recognised(roster, mark, registered):
-    rows, missing = roster.recognise(np.array([mark]), np.array([registered], np.uint8))
+    rows, missing = roster.recognise(np.array([mark]), np.zeros(1, np.int32), np.array([registered], np.uint8))
     assert missing == (rows[0] < 0)
     return int(rows[0])
+
+
+def numbers(count):
+    return np.arange(count, dtype=np.int32)
 
 
 def remember(roster, mark, registered, row):
@@ -64,7 +68,7 @@ def placed(count):
 
 def test_a_thing_that_was_remembered_is_recognised_by_its_mark():
     roster = placed(3)
-    rows, missing = roster.recognise(np.array([3, 1, 9, 3]), np.zeros(4, np.uint8))
+    rows, missing = roster.recognise(np.array([3, 1, 9, 3]), numbers(4), np.zeros(4, np.uint8))
     assert (rows.tolist(), missing) == ([2, 0, -1, 2], 1)
 
 
@@ -93,7 +97,7 @@ def test_the_next_owner_of_a_row_is_not_taken_for_the_one_before():
 def test_a_loaded_roster_recognises_nobody_of_those_it_knew_before():
     roster, other = placed(100), placed(2)
     roster.load(other.dump())
-    rows, missing = roster.recognise(np.arange(1, 101), np.zeros(100, np.uint8))
+    rows, missing = roster.recognise(np.arange(1, 101), numbers(100), np.zeros(100, np.uint8))
     assert (set(rows.tolist()), missing) == ({-1}, 100)
 
 
@@ -102,7 +106,7 @@ def test_all_of_a_large_fleet_are_recognised_however_far_apart_their_marks_lie()
     rows = np.array([roster.add(b"t%d" % k, 1) for k in range(5_000)], np.int32)
     for some in np.array_split(np.arange(5_000), 7):
         roster.remember(marks[some], np.ones(len(some), np.uint8), rows[some])
-    assert roster.recognise(marks, np.ones(5_000, np.uint8))[0].tolist() == rows.tolist()
+    assert roster.recognise(marks, numbers(5_000), np.ones(5_000, np.uint8))[0].tolist() == rows.tolist()
     assert len(roster._hints) <= 4 * 5_000
 
 
