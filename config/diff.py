@@ -12,6 +12,7 @@ RELOADABLE: Final = (
     "rules",
     "receivers",
     "broker.bridges",
+    "broker.devices",
     "aws",
     "logging.level",
     "http.access_keys",

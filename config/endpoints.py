@@ -14,7 +14,22 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from config.address import parse_address
-from config.model import Bridge, Embedded, Http, Limits, Log, Nats, Receivers, Settings, Tls, Topic, Webhook
+from config.model import (
+    Bridge,
+    Client,
+    Devices,
+    Embedded,
+    Http,
+    Limits,
+    Log,
+    Nats,
+    Receivers,
+    Sensor,
+    Settings,
+    Tls,
+    Topic,
+    Webhook,
+)
 from config.problem import ConfigError, Finding
 from config.secret import loose, read_secret
 from config.topics import RULE, is_topic
@@ -47,6 +62,7 @@ def check_daemon(settings: Settings) -> list[Finding]:
         *_topics(settings.receivers),
         *_aws(settings),
         *_limits(settings.rules.limits),
+        *_clients(settings.rules.clients),
         *_seconds(settings.checkpoint.every_s, "checkpoint", "every_s", above=0.0),
         *_data_dir(settings.data_dir),
     ]
@@ -105,10 +121,83 @@ def _brokers(settings: Settings) -> Found:
         yield from _embedded(broker.embedded)
     if broker.nats is not None:
         yield from _nats(broker.nats)
-    yield from _twice((bridge.name for bridge in broker.bridges), "name", "broker", "bridges")
     for at, bridge in enumerate(broker.bridges):
         for found in _bridge(bridge):
             yield found.below("broker", "bridges", at)
+    for at, sensor in enumerate(broker.sensors):
+        for found in _sensor(sensor):
+            yield found.below("broker", "sensors", at)
+    for at, each in enumerate(broker.mosquitto_logs):
+        yield from _source_name(each.name, "broker", "mosquitto_logs", at)
+    yield from _sources_twice(settings)
+    yield from _devices(broker.devices)
+
+
+def _sources_twice(settings: Settings) -> Found:
+    """All sources of events and reports are told apart by their names."""
+    seen: set[str] = set()
+    broker = settings.broker
+    named = [
+        *(("bridges", at, one.name) for at, one in enumerate(broker.bridges)),
+        *(("sensors", at, one.name) for at, one in enumerate(broker.sensors)),
+        *(("mosquitto_logs", at, one.name) for at, one in enumerate(broker.mosquitto_logs)),
+    ]
+    for kind, at, name in named:
+        if name in seen:
+            yield _at(f'"{name}" is defined a second time', "broker", kind, at, "name")
+        seen.add(name)
+
+
+def _source_name(name: str, *path: str | int) -> Found:
+    if not _NAME.fullmatch(name):
+        yield _at(f"a source's name {_NAME_RULE}", *path, "name")
+    if name in {"embedded", "cluster"}:
+        yield _at(f'"{name}" is the name of the broker that has the log', *path, "name")
+
+
+def _sensor(sensor: Sensor) -> Found:
+    yield from _source_name(sensor.name)
+    listen = parse_address(sensor.listen)
+    if listen is None:
+        yield _no_address("listen")
+    elif not listen.is_loopback and sensor.tls is None:
+        yield _at(f"{sensor.listen} is off loopback: give tls", "listen")
+    upstream = _url(sensor.upstream)
+    if upstream is None or upstream.scheme not in {"mqtt", "mqtts"} or upstream.username is not None:
+        yield _at("upstream is like mqtt://host:1883 or mqtts://host:8883", "upstream")
+    yield from _tls(sensor.tls, "tls")
+    if sensor.upstream_ca is not None:
+        yield from _file(sensor.upstream_ca, "upstream_ca")
+
+
+def _devices(devices: Devices) -> Found:
+    for gateway, things in devices.gateways.items():
+        for at, thing in enumerate(things):
+            if not thing or "*" in thing[:-1]:
+                message = "a thing's name, or the beginning of names with * behind it"
+                yield _at(message, "broker", "devices", "gateways", gateway, at)
+
+
+def _clients(clients: Iterable[Client]) -> Found:
+    for at, client in enumerate(clients):
+        try:
+            pattern = re.compile(client.pattern)
+        except re.error as problem:
+            yield _at(f"pattern is no regular expression: {problem}", "clients", at, "pattern")
+            continue
+        message = _bad_template(pattern, client.thing)
+        if message:
+            yield _at(message, "clients", at, "thing")
+
+
+def _bad_template(pattern: "re.Pattern[str]", thing: str) -> str | None:
+    """Why a thing's name can't be made of a match; None where it can."""
+    groups = {int(group) for group in re.findall(r"\\([0-9])", thing)}
+    if re.search(r"\\(?![0-9])", thing):
+        return "in thing, \\ is followed by the number of a group of pattern"
+    if max(groups, default=0) > pattern.groups:
+        return f"pattern has no group {max(groups)}"
+    return None if thing else "thing is empty"
 
 
 def _embedded(embedded: Embedded) -> Found:
@@ -139,12 +228,20 @@ def _nats(nats: Nats) -> Found:
         yield _at("put USER:PASSWORD into a file, and its name into credentials_file", "broker", "nats", "url")
     if nats.credentials_file is not None:
         yield from _secret(nats.credentials_file, "broker", "nats", "credentials_file")
+    if nats.system_credentials_file is not None:
+        yield from _secret(nats.system_credentials_file, "broker", "nats", "system_credentials_file")
 
 
 def _bridge(bridge: Bridge) -> Found:
-    if not _NAME.fullmatch(bridge.name):
-        yield _at(f"a bridge's name {_NAME_RULE}", "name")
+    yield from _source_name(bridge.name)
     yield from _bridge_url(bridge)
+    yield from _tap(bridge)
+    if bridge.silent_s is not None:
+        yield from _seconds(bridge.silent_s, "silent_s", above=0.0)
+    if bridge.alpn and bridge.url.startswith(("mqtt:", "ws:")):
+        yield _at("without mqtts or wss in url there is no TLS that it is for", "alpn")
+    if not (bridge.reports or bridge.events or bridge.tap):
+        yield _at("neither reports, nor events, nor tap: the bridge would read nothing", "reports")
     if not _TOPIC_PREFIX.fullmatch(bridge.prefix):
         yield _at("a prefix is one or more topic levels, without wildcards and without / at an end", "prefix")
     if bridge.client_id is not None and not 1 <= len(bridge.client_id.encode()) <= 128:
@@ -154,6 +251,19 @@ def _bridge(bridge: Bridge) -> Found:
             yield _at("MQTT knows no password without a username", "password_file")
         yield from _secret(bridge.password_file, "password_file")
     yield from _bridge_tls(bridge)
+
+
+def _tap(bridge: Bridge) -> Found:
+    for at, topic in enumerate(bridge.tap.topics if bridge.tap else ()):
+        levels = topic.split("/")
+        if levels.count("{clientId}") != 1 or any(
+            level not in {"+", "#", "{clientId}"} and set(level) & set("+#{}\0") for level in levels
+        ):
+            yield _at('a tapped topic has one level {clientId}, as in "fleet/{clientId}/#"', "tap", "topics", at)
+        elif "#" in levels[:-1]:
+            yield _at("in a topic filter, # is the last level", "tap", "topics", at)
+    if bridge.tap is not None and not bridge.tap.topics:
+        yield _at("topics is empty", "tap", "topics")
 
 
 def _bridge_url(bridge: Bridge) -> Found:
@@ -260,6 +370,7 @@ def _limits(limits: Limits) -> Found:
         ("population_min", limits.population_min, THINGS_MAX),
         ("payload_bytes_max", limits.payload_bytes_max, PAYLOAD_BYTES_MAX),
         ("things_max", limits.things_max, THINGS_MAX),
+        ("cloud_window_s", limits.cloud_window_s, 3600),
     )
     for name, count, most in counts:
         if not 1 <= count <= most:

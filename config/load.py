@@ -22,6 +22,7 @@ from config.model import (
     AwsOut,
     Broker,
     Checkpoint,
+    Client,
     CustomMetric,
     Daemon,
     Dimension,
@@ -91,6 +92,7 @@ class Main(Daemon, frozen=True):
     logging: Logging = Logging()
     checkpoint: Checkpoint = Checkpoint()
     limits: Limits = Limits()
+    clients: tuple[Client, ...] = ()
     profiles: Any = None
     custom_metrics: Any = None
     dimensions: Any = None
@@ -138,6 +140,7 @@ def _load(document: Document, kinds: Kinds) -> Loaded:
         dimensions=_objects(reading, "dimensions", given.get("dimensions"), Dimension),
         fleet=_fleet(reading, given.get("fleet")),
         limits=main.limits,
+        clients=main.clients,
     )
     _give_up_on(reading.errors)
     settings = _settings(reading, main, rules)
@@ -173,7 +176,7 @@ def _sources(reading: Reading, main: Main) -> tuple[Path, ...]:
         *(key.secret_file for key in main.http.access_keys),
         *(webhook.secret_file for webhook in main.receivers.webhooks),
         *(bridge.password_file for bridge in main.broker.bridges),
-        main.broker.nats.credentials_file if main.broker.nats else None,
+        *((main.broker.nats.credentials_file, main.broker.nats.system_credentials_file) if main.broker.nats else ()),
     ]
     return (reading.main.file, *sorted({*reading.documents, *filter(None, secrets)}))
 

@@ -12,11 +12,11 @@ Defined = TypeVar("Defined", SecurityProfile, CustomMetric, Dimension)
 
 
 def merged(files: Rules, api: Rules) -> Rules:
-    """All of both, in the one canonical order; the limits are the files'.
+    """All of both, in the one canonical order; the limits and `clients` are the files'.
 
     Groups are joined: the members of both, and the file's parent where the file defines the group.
     """
-    if api == Rules(limits=api.limits):
+    if api == Rules(limits=api.limits, clients=api.clients):
         return files
     both = msgspec.structs.replace(
         files,

@@ -174,6 +174,15 @@ class Limits(Daemon, frozen=True):
     payload_bytes_max: int = 131_072
     things_max: int = 2_000_000
     """Things remembered at a time; reports of further ones are rejected and counted."""
+    cloud_window_s: int = 300
+    """The window of what the broker sees, where a behavior states none (spec.md §1.3)."""
+
+
+class Client(Daemon, frozen=True):
+    """Which thing an MQTT client is: its id must match `pattern` whole; `thing` may use its groups."""
+
+    pattern: str
+    thing: str
 
 
 class Rules(Daemon, frozen=True):
@@ -184,6 +193,8 @@ class Rules(Daemon, frozen=True):
     dimensions: tuple[Dimension, ...] = ()
     fleet: Fleet = Fleet()
     limits: Limits = Limits()
+    clients: tuple[Client, ...] = ()
+    """The first that matches decides; an id that none matches is the thing's name (spec.md §12 #31)."""
 
 
 class Account(Daemon, frozen=True):
@@ -216,6 +227,8 @@ class Embedded(Daemon, frozen=True):
 
     mqtt: str = "127.0.0.1:1883"
     tls: Tls | None = None
+    sensor: bool = True
+    """See what each client does (daemon/sensor/); without it the embedded broker tells nothing of that."""
     nats: str = "127.0.0.1:0"
     sync_interval_s: float | None = None
     """fsync the log this often; 0: at every write; None: nats-server's own 2 minutes."""
@@ -226,6 +239,14 @@ class Nats(Daemon, frozen=True):
 
     url: str
     credentials_file: Path | None = None
+    system_credentials_file: Path | None = None
+    """Of a user of the system account, which hears who connects, leaves and is refused."""
+
+
+class Tap(Daemon, frozen=True):
+    """Topics to listen to; the level `{clientId}` says whose message it is."""
+
+    topics: tuple[str, ...]
 
 
 class Bridge(Daemon, frozen=True):
@@ -239,12 +260,51 @@ class Bridge(Daemon, frozen=True):
     prefix: str = "$aws"
     replies: Literal["auto", "on", "off"] = "auto"
     client_id: str | None = None
+    alpn: tuple[str, ...] = ()
+    reports: bool = True
+    """Read the reports under the prefix."""
+    events: tuple[Literal["presence", "emqx"], ...] = ()
+    """What the broker tells of its clients: AWS's presence events, EMQX's system topics."""
+    tap: Tap | None = None
+    silent_s: float | None = None
+    """Not a message for this long: say so, and count it."""
+    required: bool = False
+    """Not ready while the bridge is down, or silent."""
+
+
+class Sensor(Daemon, frozen=True):
+    """A pass-through in front of a broker that is not ours: its clients connect to `listen`."""
+
+    name: str
+    listen: str
+    upstream: str
+    tls: Tls | None = None
+    upstream_ca: Path | None = None
+
+
+class MosquittoLog(Daemon, frozen=True):
+    """The log file of a Mosquitto."""
+
+    name: str
+    path: Path
+
+
+class Devices(Daemon, frozen=True):
+    """Who may report for which thing on the brokers that a sensor stands in front of."""
+
+    identity: Literal["auto", "on", "off"] = "auto"
+    """on: a client speaks for its own thing only; auto: where it must log in, or off loopback."""
+    gateways: dict[str, tuple[str, ...]] = {}
+    """Clients that speak for others: the things, * at an end standing for the rest of a name."""
 
 
 class Broker(Daemon, frozen=True):
     embedded: Embedded | None = None
     nats: Nats | None = None
     bridges: tuple[Bridge, ...] = ()
+    sensors: tuple[Sensor, ...] = ()
+    mosquitto_logs: tuple[MosquittoLog, ...] = ()
+    devices: Devices = Devices()
 
 
 class Log(Daemon, frozen=True):

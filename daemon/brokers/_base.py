@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from config.model import Bridge
+from daemon.brokers._tally import Tally
 from daemon.clock import Clock
 
 Format = Literal["json", "cbor"]
@@ -71,6 +72,19 @@ class Surroundings:
     random: Callable[[], float]  # uniform in [0, 1): the jitter between attempts
     payload_bytes_max: int
     waiting_bytes_max: int = 64 * 1024 * 1024  # held in memory until the log has stored it
+
+
+class Feed(Protocol):
+    """Understands what a broker tells of its clients on some topics: one per kind, in a file of its own."""
+
+    topics: tuple[str, ...]
+    """To subscribe to: filters."""
+    unreadable: int
+    """Messages that were this feed's and made no sense."""
+
+    def hear(self, topic: str, payload: bytes, received_ns: int, tally: Tally) -> bool:
+        """Add what a message says to the tally. False: the message is not this feed's. Never raises."""
+        ...
 
 
 class Source(Protocol):

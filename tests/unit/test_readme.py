@@ -11,14 +11,29 @@ import pytest
 from actors.metrics import kinds
 from config.diff import RELOADABLE
 from config.load import load
-from config.model import AccessKey, Bridge, Daemon, Embedded, Group, Nats, Rules, Settings, Tls, Webhook
+from config.model import (
+    AccessKey,
+    Bridge,
+    Client,
+    Daemon,
+    Devices,
+    Embedded,
+    Group,
+    MosquittoLog,
+    Nats,
+    Rules,
+    Sensor,
+    Settings,
+    Tls,
+    Webhook,
+)
 from daemon.__main__ import _parser
 from daemon.telemetry import Telemetry
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 ROW = re.compile(r"^\| (`.+?`) ?(↻)? \| (.+?) \| (.*) \|$", re.MULTILINE)
 NOT_SET = {"sources", "origin"}  # found out while loading
-OBJECTS: dict[str, type[Daemon]] = {"broker.embedded": Embedded, "broker.nats": Nats}
+OBJECTS: dict[str, type[Daemon]] = {"broker.embedded": Embedded, "broker.nats": Nats, "broker.devices": Devices}
 
 
 def rows() -> dict[str, tuple[bool, str, str]]:
@@ -82,7 +97,9 @@ def test_the_mark_says_whether_a_reload_takes_a_setting_over(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("broker.bridges", Bridge), ("receivers.webhooks", Webhook),
                                             ("http.access_keys", AccessKey), ("http.tls", Tls),
-                                            ("broker.embedded.tls", Tls), ("fleet.groups", Group)])  # fmt: skip
+                                            ("broker.embedded.tls", Tls), ("fleet.groups", Group),
+                                            ("broker.sensors", Sensor), ("broker.mosquitto_logs", MosquittoLog),
+                                            ("clients", Client)])  # fmt: skip
 def test_every_member_of_a_setting_is_named(name: str, kind: type[msgspec.Struct]) -> None:
     meaning = rows()[name][2]
     for member in kind.__struct_fields__:
