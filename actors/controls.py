@@ -32,6 +32,8 @@ class Pause(msgspec.Struct, frozen=True):
 
     since: int
     source: str = ""
+    cut: bool = False
+    """Every connection that the source told of has ended: it went through the source."""
 
 
 class Retry(msgspec.Struct, frozen=True):
