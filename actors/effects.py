@@ -1,8 +1,10 @@
-"""What the core asks for: transitions of alarms, and nothing else that must be durable."""
+"""What comes out of the core: transitions of alarms, which must be durable, and datapoints that it formed."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.messages import I8
+from actors.series import Series
 from config.model import Behavior, MetricValue
 
 EventType = Literal["in-alarm", "alarm-cleared", "alarm-invalidated"]
@@ -29,3 +31,18 @@ class Transition:
     last_violation_value: MetricValue | None
     position: int  # of the log entry that brought it about
     reason: str  # in words: why it was raised, cleared or invalidated
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """The datapoints of one series of what the brokers tell, in a window that has ended: for the history, the export.
+
+    `figures` and `addresses` are as in `actors.criteria._base.Points`; datapoint k is of things[k].
+    """
+
+    series: Series
+    end: int  # ns, of the window
+    position: int  # of the log entry that ended it
+    things: tuple[bytes, ...]
+    figures: I8
+    addresses: tuple[tuple[str, ...], ...]

@@ -6,9 +6,12 @@ payload is JSON by columns: every text once, every event a row of integers that 
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
+import numpy as np
+
+from actors.messages import I8
 
 Kind = Literal["connected", "connect-failed", "disconnected", "published", "delivered", "denied"]
 
@@ -27,6 +30,7 @@ TEXT_BYTES_MAX: Final = 512
 TIME, KIND, CLIENT, TOPIC, IP, COUNT, BYTES_MIN, BYTES_MAX, BYTES, SESSION, VERSION = range(11)
 ROW: Final = 11
 NONE: Final = -1
+TIME_MAX: Final = 2**61
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
@@ -95,32 +99,25 @@ def packed(events: Iterable[Event]) -> bytes:
     return msgspec.json.encode(Packed(base, *texts, rows))
 
 
-def unpacked(payload: bytes) -> Packed | None:
-    """What `packed` wrote; None where it did not: no actor may break of it."""
+def unpacked(payload: bytes) -> tuple[Packed, I8] | None:
+    """What `packed` wrote, and its rows as a table [events, ROW]; None where it did not: no actor may break of it."""
     try:
         content = _decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError):
+        table = np.array(content.rows, np.int64).reshape(len(content.rows), ROW)
+    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         return None
-    return content if all(map(_is_sound(content), content.rows)) else None
+    ends = ((CLIENT, content.clients), (TOPIC, content.topics), (IP, content.ips), (SESSION, content.sessions))
+    is_sound = (
+        (table >= NONE).all()
+        and (table[:, _COUNTED] >= 0).all()
+        and (table[:, COUNT] > 0).all()
+        and (table[:, KIND] < len(KINDS)).all()
+        and all((table[:, column] < len(texts)).all() for column, texts in ends)
+        and 0 <= content.base < TIME_MAX
+        and (table[:, TIME] < TIME_MAX).all()
+    )
+    return (content, table) if is_sound else None
 
 
-def _is_sound(content: Packed) -> Any:
-    ends = (len(content.clients), len(content.topics), len(content.ips), len(content.sessions))
-    clients, topics, ips, sessions = ends
-
-    def is_sound(row: list[int]) -> bool:
-        return (
-            len(row) == ROW
-            and 0 <= row[KIND] < len(KINDS)
-            and 0 <= row[CLIENT] < clients
-            and NONE <= row[TOPIC] < topics
-            and NONE <= row[IP] < ips
-            and NONE <= row[SESSION] < sessions
-            and row[COUNT] > 0
-            and min(row[TIME], row[BYTES_MIN], row[BYTES_MAX], row[BYTES], row[VERSION]) >= 0
-        )
-
-    return is_sound
-
-
+_COUNTED: Final = (TIME, KIND, CLIENT, COUNT, BYTES_MIN, BYTES_MAX, BYTES, VERSION)
 _decoder: Final = msgspec.json.Decoder(Packed)

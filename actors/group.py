@@ -16,11 +16,14 @@ from numba import njit
 
 from actors import alarm
 from actors.columns import Schema
-from actors.criteria import criteria
-from actors.criteria._base import FAR, Judge, Run, Slot
-from actors.effects import EventType, Transition
+from actors.criteria import criteria, window_criteria
+from actors.criteria._base import FAR, Closed, Judge, Run, Slot, Weigher
+from actors.effects import EventType, Formed, Transition
+from actors.measures import Measure, slot_series, window_ns
 from actors.messages import I1, I4, I8, U1, Batch, Downtime, Share
+from actors.meter import SOURCES, Meter
 from actors.numbers import float_of
+from actors.presence import Standing
 from actors.roster import Identity, Placed, Roster
 from actors.values import Seen, in_words
 from actors.window import Rows
@@ -52,7 +55,10 @@ class Opening:
 class GroupActor:
     """One set of targets. `key` names it, `slots` are its behaviors, `position` the last entry it has seen."""
 
-    def __init__(self, key: str, slots: Sequence[Slot], schema: Schema, limits: Limits, identity: str) -> None:
+    def __init__(
+        self, key: str, slots: Sequence[Slot], schema: Schema, limits: Limits, identity: str,
+        measures: Sequence[Measure] = (),
+    ) -> None:  # fmt: skip
         self.key = key
         self.slots = tuple(slots)
         self.identity = identity  # of the log: part of every violation's id
@@ -60,7 +66,12 @@ class GroupActor:
         self.poison: set[int] = set()  # positions of reports that are not for us: they broke an actor twice
         self.roster = Roster()
         self.judges = _judges(self.slots, schema, limits)
-        self._judge_of = {slot: judge for judge in self.judges.values() for slot in judge.slots}
+        self._weighers = _weighers(self.slots, limits)
+        everyone: list[Judge | Weigher] = [*self.judges.values(), *self._weighers]
+        self._judge_of = {slot: judge for judge in everyone for slot in judge.slots}
+        self.meter = Meter(measures, limits.grace_s)
+        self._weighed = _weighed(self._weighers, self.slots, measures, limits)
+        self._formed: list[Formed] = []
         self._schema, self._limits = schema, limits
         self._silence_ns = int(limits.silence_s * NS)
         self._to_alarm = np.array([_consecutive(s.behavior)[0] for s in self.slots], np.uint8)
@@ -96,6 +107,7 @@ class GroupActor:
             until = min(self._due, now + self._silence_ns)
             cut = last if ts[last - 1] < until else max(at + 1, at + int(np.searchsorted(ts[at:last], until)))
             self._judge(share, at, cut, effects)
+            self._observe(share, at, cut)
             self._now = int(ts[cut - 1])
             at = cut
         if last > share.first:
@@ -104,12 +116,13 @@ class GroupActor:
 
     def emptied(self) -> "GroupActor":
         """A new one of the same make that knows nothing."""
-        return GroupActor(self.key, self.slots, self._schema, self._limits, self.identity)
+        return GroupActor(self.key, self.slots, self._schema, self._limits, self.identity, self.meter.measures)
 
     def begin(self, moment: Moment) -> None:
         """The actor is new at this place of the log: what came before does not count."""
         for judge in self.judges.values():
             judge.begin(moment.ts)
+        self.meter.begin(moment.ts)
         self.advance(moment)
 
     def advance(self, moment: Moment) -> list[Transition]:
@@ -129,6 +142,9 @@ class GroupActor:
         effects: list[Transition] = []
         moment = Moment(down.position, down.ts)
         if self._now is not None:
+            self._close_ended(Moment(down.position, min(down.since, down.ts)), effects)
+            sources = range(SOURCES) if source is None else [source]
+            self.meter.pause(down.since, down.ts, sources, self.source)
             self._close_ended(moment, effects)
         rows = np.ones(len(self.seen), bool) if source is None else self.source == source
         for times in (self.heard, self.seen):
@@ -153,6 +169,46 @@ class GroupActor:
         if len(self._at_once):
             found = self._step(rows, times, self._at_once, self._at_once, run.verdicts, run.values)
             self._report_transitions(share.batch, run, found, effects)
+
+    def _observe(self, share: Share, first: int, last: int) -> None:
+        """Take in what the brokers told within [first, last): it is judged when its windows end."""
+        events = share.batch.events
+        if events is None or not self.meter.measures:
+            return
+        low, high = np.searchsorted(events.entry[share.events], (first, last))
+        chosen = share.events[low:high]
+        if self.poison and len(chosen):
+            positions = share.batch.frames.seq[events.entry[chosen]]
+            chosen = chosen[~np.isin(positions, list(self.poison))]
+        if not len(chosen):
+            return
+        rows: I4 = np.full(len(events.things), -1, np.int32)
+        for thing in np.unique(events.thing[chosen]).tolist():
+            rows[thing] = self._row(events.things[thing], int(share.registered_things[thing]))
+        row = rows[events.thing[chosen]]
+        self.seen[row] = share.batch.ts[events.entry[chosen]]
+        self.source[row] = events.source[chosen]
+        self.meter.observe(events, chosen, row)
+
+    def hang_up(self, name: bytes, registered: int, time: int) -> None:
+        """A connection of a thing ended without being told: what it went through has stopped."""
+        row = self.roster.find(name, registered)
+        if row is not None:
+            self.meter.hang_up(row, time)
+
+    def seat(self, standings: Iterable[tuple[Standing, bool]]) -> None:
+        """Who is connected now, of its own things, (standing, registered): what was known of that is replaced."""
+        self.meter.unseat()
+        for standing, registered in standings:
+            row = self._row(standing.thing, int(registered))
+            if not self.seen[row]:
+                self.seen[row], self.source[row] = max(standing.since, standing.until), standing.source
+            self.meter.seed(row, standing)
+
+    def taken(self) -> list[Formed]:
+        """The datapoints that were formed since they were last taken."""
+        formed, self._formed = self._formed, []
+        return formed
 
     def _entries(self, share: Share, first: int, last: int) -> tuple[I4, U1]:
         """The actor's reports within [first, last): (entries, registered)."""
@@ -192,6 +248,7 @@ class GroupActor:
         self.source = np.concatenate((self.source, np.zeros(more, np.uint8)))
         for judge in self.judges.values():
             judge.grow(rows)
+        self.meter.grow(rows)
         self.roster.capacity = rows
 
     # ---- the alarm machine ----
@@ -293,36 +350,61 @@ class GroupActor:
             hour = moment.ts // HOUR_NS * HOUR_NS
             if hour > self._now:
                 self._give_up_idle(hour)
+        self.meter.start(moment.ts)
         self._set_due(moment.ts)
 
     def _set_due(self, now: int) -> None:
         windows = min((end for judge in self.judges.values() for end in judge.ends(now)), default=FAR)
         hour = (now // HOUR_NS + 1) * HOUR_NS
-        self._due = min(windows, hour, self._deadline + 1)
+        self._due = min(windows, self.meter.due(), hour, self._deadline + 1)
 
     def _close_ended(self, moment: Moment, effects: list[Transition]) -> None:
-        """A window after an empty one holds nothing, so each duration is closed once and the rest is skipped."""
+        """In the order of the ends. A window of reports after an empty one holds nothing: each duration is closed once
+        and the rest is skipped. Those of what the brokers tell end later, and may count what did not happen.
+        """
         assert self._now is not None
-        ends = {end for judge in self.judges.values() for end in judge.ends(self._now)}
-        for end in sorted(end for end in ends if end <= moment.ts):
-            self._close_windows(moment, end, effects)
+        own = {end for judge in self.judges.values() for end in judge.ends(self._now) if end <= moment.ts}
+        told = self.meter.ends(moment.ts)
+        for end in sorted(own | told):
+            if end in own:
+                self._close_windows(moment, end, effects)
+            if end in told:
+                self._close_measures(moment, end, effects)
 
     def _close_windows(self, moment: Moment, end: int, effects: list[Transition]) -> None:
         for judge in self.judges.values():
             for closed in judge.close(end):
-                slot = closed.slot
-                times = np.full(len(closed.rows), end, np.int64)
-                self.heard[closed.rows, slot] = np.maximum(self.heard[closed.rows, slot], end)
-                found = self._step(
-                    closed.rows, times, np.array([slot], np.int32), FIRST, closed.verdicts, closed.values
+                self._decide(moment, end, closed, effects)
+
+    def _close_measures(self, moment: Moment, end: int, effects: list[Transition]) -> None:
+        for points in self.meter.close(end, self.source):
+            for slot, weigher in self._weighed.get(points.measure, ()):
+                self._decide(moment, end, weigher.weigh(slot, points), effects)
+            measure = self.meter.measures[points.measure]
+            if measure.is_kept:
+                things = tuple(self.identity_of(row)[0] for row in points.rows.tolist())
+                self._formed.append(
+                    Formed(measure.series, end, moment.position, things, points.figures, points.addresses)
                 )
-                told = [(self.identity_of(int(closed.rows[f[0]])), f) for f in found]
-                for _, (k, _, kind, last_at, last_value) in sorted(told):  # by name: rows are an accident of history
-                    row, value = int(closed.rows[k]), self._number(slot, int(closed.values[k, 0]))
-                    if kind == alarm.RAISED:
-                        effects.append(self._raise(moment, row, slot, value, end, end))
-                    else:
-                        effects.append(self._clear(moment, row, slot, value, last_at, last_value, end))
+
+    def _decide(self, moment: Moment, end: int, closed: Closed, effects: list[Transition]) -> None:
+        """Step the alarms of one slot by the verdicts on a window that ended."""
+        slot = closed.slot
+        times = np.full(len(closed.rows), end, np.int64)
+        # What was measured was heard of, whether it could be judged or not.
+        self.heard[closed.rows, slot] = np.maximum(self.heard[closed.rows, slot], end)
+        found = self._step(closed.rows, times, np.array([slot], np.int32), FIRST, closed.verdicts, closed.values)
+        told = [(self.identity_of(int(closed.rows[f[0]])), f) for f in found]
+        for _, (k, _, kind, last_at, last_value) in sorted(told):  # by name: rows are an accident of history
+            row = int(closed.rows[k])
+            value = closed.sets[k] if closed.sets else self._number(slot, int(closed.values[k, 0]))
+            if kind == alarm.CLEARED:
+                effects.append(self._clear(moment, row, slot, value, last_at, last_value, end))
+                continue
+            if kind == alarm.RAISED:
+                effects.append(self._raise(moment, row, slot, value, end, end))
+            if closed.sets:
+                self.seen_sets[row, slot] = Seen.of(value)
 
     def identity_of(self, row: int) -> Identity:
         name = self.roster.names[row]
@@ -340,7 +422,8 @@ class GroupActor:
 
     def _give_up_idle(self, hour: int) -> None:
         quiet = np.flatnonzero((self.seen > 0) & (self.seen < hour - ROW_IDLE_NS))
-        self.forget(quiet[~self.alarmed[quiet].any(axis=1)])
+        wanted = self.alarmed[quiet].any(axis=1) | self.meter.is_missed(quiet, hour)
+        self.forget(quiet[~wanted])
 
     def forget(self, rows: Rows) -> None:
         """Give rows up: their next owners find nothing."""
@@ -350,6 +433,7 @@ class GroupActor:
             array[rows] = 0
         for judge in self.judges.values():
             judge.forget(rows)
+        self.meter.forget(rows)
 
     def withdraw(self, moment: Moment, keys: set[tuple[int, int]], reason: str) -> list[Transition]:
         """End open alarms, (row, slot), whose behavior or thing is no longer monitored (spec.md §3.6)."""
@@ -378,9 +462,15 @@ class GroupActor:
         for name, judge in self.judges.items():
             if name in old.judges:
                 judge.adopt(old.judges[name], self._same_windows(old, judge, slots), source, target)
+        self.meter.adopt(old.meter, source, target)
         self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
         assert self._now is not None  # it has begun
         self._set_due(self._now)
+
+    def measures_with(self, old: "GroupActor") -> bool:
+        """Whether both measure the same of what the brokers tell."""
+        keys = {measure.key for measure in old.meter.measures}
+        return any(measure.key in keys for measure in self.meter.measures)
 
     def _takes_all(self, old: "GroupActor", things: Sequence[Placed]) -> bool:
         """Where everything moves into an empty actor, and that is the rule, things keep their rows."""
@@ -430,7 +520,8 @@ class GroupActor:
             "roster": self.roster.dump(),
             "arrays": {name: getattr(self, name) for name in names},
             "openings": [(row, slot, o.violation_id, o.start_ns) for (row, slot), o in self.openings.items()],
-            "seen_sets": [(row, slot, s.payload, s.cbor) for (row, slot), s in self.seen_sets.items()],
+            "meter": self.meter.dump(),
+            "seen_sets": [(row, slot, s.payload, s.kind) for (row, slot), s in self.seen_sets.items()],
             "judges": {name: judge.dump() for name, judge in self.judges.items()},
         }
 
@@ -441,7 +532,11 @@ class GroupActor:
         for name, array in state["arrays"].items():
             setattr(self, name, array.copy())
         self.openings = {(row, slot): Opening(i, start) for row, slot, i, start in state["openings"]}
-        self.seen_sets = {(row, slot): Seen(payload, cbor) for row, slot, payload, cbor in state["seen_sets"]}
+        self.seen_sets = {(row, slot): Seen(payload, int(kind)) for row, slot, payload, kind in state["seen_sets"]}
+        if "meter" in state:
+            self.meter.load(state["meter"])
+        else:  # of a version that heard no brokers
+            self.meter.grow(self.roster.capacity)
         for name, judge in self.judges.items():
             judge.load(state["judges"][name])
         self._deadline = min((int(self.heard[key]) + self._silence_ns for key in self.openings), default=FAR)
@@ -462,6 +557,29 @@ def _judges(slots: Sequence[Slot], schema: Schema, limits: Limits) -> dict[str, 
         claimed = [(number, slot) for number, slot in enumerate(slots) if kind.claims(slot, schema)]
         if claimed:
             found[kind.build.__module__] = kind.build(claimed, schema, limits)
+    return found
+
+
+def _weighers(slots: Sequence[Slot], limits: Limits) -> list[Weigher]:
+    """One for each kind of criterion on what the brokers tell that claims any slot."""
+    found = []
+    for kind in window_criteria():
+        claimed = [(number, slot) for number, slot in enumerate(slots) if kind.claims(slot)]
+        if claimed:
+            found.append(kind.build(claimed, limits))
+    return found
+
+
+def _weighed(
+    weighers: Iterable[Weigher], slots: Sequence[Slot], measures: Sequence[Measure], limits: Limits
+) -> dict[int, list[tuple[int, Weigher]]]:
+    """Measure -> the slots that are judged by its datapoints, in order."""
+    places = {measure.key: at for at, measure in enumerate(measures)}
+    found: dict[int, list[tuple[int, Weigher]]] = {}
+    of = {slot: weigher for weigher in weighers for slot in weigher.slots}
+    for slot in sorted(of):
+        key = slot_series(slots[slot]), window_ns(slots[slot], limits)
+        found.setdefault(places[key], []).append((slot, of[slot]))
     return found
 
 

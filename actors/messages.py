@@ -4,7 +4,7 @@ Everything that travels here is immutable once made: arrays are shared between a
 Shapes: n = entries of one log batch, c = scalar columns, m = elements of a ragged column.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,9 @@ I1 = npt.NDArray[np.int8]
 
 ABSENT: Final = -(2**63)
 """No datapoint in an int64 column. Counts are ≥ 0, and no finite float maps to it (`actors.numbers.key_of`)."""
+
+NO_EVENTS: Final = np.zeros(0, np.int32)
+NO_THINGS: Final = np.zeros(0, np.uint8)
 
 # Frames.kind
 REPORT_JSON: Final = 0
@@ -115,6 +118,26 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """What brokers told in one batch, in the order of the log (`actors.events`): m facts, or sums of equal ones."""
+
+    things: list[bytes]  # every thing once
+    ips: list[str]  # every address once, canonical
+    entry: I4  # [m] the log entry that brought it, ascending
+    thing: I4  # [m] a place in `things`
+    kind: U1  # [m] a place in `actors.events.KINDS`
+    time: I8  # [m] ns, never after the entry's
+    count: I8  # [m]
+    least: I8  # [m] payload bytes of the smallest message,
+    most: I8  # [m] of the largest,
+    total: I8  # [m] and of all
+    bits: U8  # [m] the dimensions that the topic lies in
+    ip: I4  # [m] a place in `ips`, -1 = not told
+    turn: I1  # [m] what it changes about who is connected (`actors.presence.BEGAN` …)
+    source: U1  # [m] which broker told; as `Batch.sources`
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Why a report was refused: AWS's error code, a message that names the offending path, a counter label."""
 
@@ -134,6 +157,7 @@ class Batch:
     names: list[bytes]  # [n] the thing of an entry, b"" for a control entry
     marks: I8  # [n] stands for the name in look-ups: a position at which that thing reported; 0 = it has none
     sources: U1  # [n] where a report came from: 0 = the log itself, else a bridge's number
+    events: Events | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +173,8 @@ class Share:
     last: int
     entries: I4  # [k] indices of the actor's accepted reports, within [first, last), increasing
     registered: U1  # [k] 1 = the thing is in the registry
+    events: I4 = field(default_factory=lambda: NO_EVENTS)  # [j] indices into the batch's events, of the actor's things
+    registered_things: U1 = field(default_factory=lambda: NO_THINGS)  # by place in `Events.things`
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.columns import Schema
-from actors.criteria import criteria
+from actors.criteria import criteria, window_criteria
 from actors.criteria._base import Slot
+from actors.measures import Measure, measures_of
 from config.kinds import Kinds, Metric
 from config.model import Fleet, Rules, SecurityProfile
 
@@ -28,6 +29,7 @@ class GroupPlan:
     targets: frozenset[str]
     slots: tuple[Slot, ...]
     unjudged: tuple[str, ...]  # "profile/behavior" that no criterion of this build can judge
+    measures: tuple[Measure, ...] = ()  # of what the brokers tell
 
 
 class Registry:
@@ -67,20 +69,29 @@ def plans(rules: Rules, kinds: Kinds, schema: Schema) -> tuple[GroupPlan, ...]:
     for profile in sorted(rules.profiles, key=lambda p: p.security_profile_name):
         if profile.targets:
             by_key.setdefault("+".join(sorted(set(profile.targets))), []).append(profile)
-    return tuple(_plan(key, profiles, metrics, schema) for key, profiles in sorted(by_key.items()))
+    return tuple(_plan(key, profiles, metrics, schema, rules) for key, profiles in sorted(by_key.items()))
 
 
-def _plan(key: str, profiles: list[SecurityProfile], metrics: Mapping[str, Metric], schema: Schema) -> GroupPlan:
+def _plan(
+    key: str, profiles: list[SecurityProfile], metrics: Mapping[str, Metric], schema: Schema, rules: Rules
+) -> GroupPlan:
     slots, unjudged = [], []
     for profile in profiles:
         for behavior in profile.behaviors:
             metric = metrics.get(behavior.metric or "")
             slot = Slot(profile.security_profile_name, behavior, metric) if metric else None
-            if slot is not None and any(kind.claims(slot, schema) for kind in criteria()):
+            if slot is not None and _is_judged(slot, schema):
                 slots.append(slot)
             else:
                 unjudged.append(f"{profile.security_profile_name}/{behavior.name}")
-    return GroupPlan(key, frozenset(key.split("+")), tuple(slots), tuple(unjudged))
+    dimensions = [dimension.name for dimension in rules.dimensions]
+    measures = measures_of(profiles, slots, metrics, dimensions, rules.limits)
+    return GroupPlan(key, frozenset(key.split("+")), tuple(slots), tuple(unjudged), measures)
+
+
+def _is_judged(slot: Slot, schema: Schema) -> bool:
+    by_reports = any(kind.claims(slot, schema) for kind in criteria())
+    return by_reports or any(kind.claims(slot) for kind in window_criteria())
 
 
 def _metrics(rules: Rules, kinds: Kinds) -> dict[str, Metric]:

@@ -4,7 +4,7 @@ A metric is kept for a thing when a profile attached to one of the thing's targe
 the metrics to retain. Thing by thing the answer depends on the registry's code alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,20 +14,10 @@ from actors.columns import Schema
 from actors.messages import I4
 from actors.plan import Registry
 from actors.router import Routed
+from actors.series import Series, named
 from config.behaviors import metrics_of
 from config.kinds import Kinds, ValueField
-from config.model import MetricDimension, Rules, SecurityProfile
-
-IN = "IN"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Series:
-    """One measured quantity: a metric, of all messages or of those that a dimension selects. "" = no dimension."""
-
-    metric: str
-    dimension: str = ""
-    operator: str = ""  # IN | NOT_IN where there is a dimension
+from config.model import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +65,6 @@ def accepted(routed: Routed) -> I4:
     if routed.rejected:
         ok[list(routed.rejected)] = False
     return np.flatnonzero(ok).astype(np.int32)
-
-
-def named(profile: SecurityProfile) -> Iterator[Series]:
-    """Every series that a profile names."""
-    for behavior in profile.behaviors:
-        if behavior.metric:
-            yield _series(behavior.metric, behavior.metric_dimension)
-    for metric in profile.additional_metrics_to_retain:
-        yield Series(metric)
-    for each in profile.additional_metrics_to_retain_v2:
-        yield _series(each.metric, each.metric_dimension)
-
-
-def _series(metric: str, dimension: MetricDimension | None) -> Series:
-    return Series(metric) if dimension is None else Series(metric, dimension.dimension_name, dimension.operator or IN)
 
 
 def _targets(rules: Rules) -> dict[Series, set[frozenset[str]]]:

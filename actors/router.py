@@ -4,13 +4,14 @@ The router is itself an actor: its state (the gate, the last time seen) is a fun
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
 from actors.columns import Schema, decode_frames
+from actors.event_columns import Heard, event_columns, source_number
 from actors.gate import ADMITTED, DUPLICATE, TABLE_FULL, TOO_SOON, Gate
 from actors.messages import (
     ABSENT,
@@ -22,12 +23,15 @@ from actors.messages import (
     NAME_ENCODED,
     U1,
     Batch,
+    Events,
     Frames,
     Rejected,
     Share,
 )
 from actors.numbers import thing_name
 from actors.plan import GroupPlan, Registry
+from actors.presence import Presence
+from actors.topic_filters import TopicFilters
 from config.model import NS, Limits, Rules
 
 HOUR_NS: Final = 3600 * NS
@@ -51,6 +55,8 @@ class Router:
     def __init__(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan], interval_default_s: float) -> None:
         self.last_ts = 0
         self.gate = Gate(rules.limits, interval_default_s)
+        self.presence = Presence(rules.clients, rules.limits.things_max)
+        self.heard = Heard()
         self.configure(rules, schema, plans, Registry(rules.fleet))
 
     def configure(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan], registry: Registry) -> None:
@@ -58,6 +64,8 @@ class Router:
         self.schema, self._limits, self.registry = schema, rules.limits, registry
         self._keys = [plan.key for plan in plans]
         self.gate.configure(rules.limits)
+        self.presence.configure(rules.clients, rules.limits.things_max)
+        self.filters = TopicFilters(rules.dimensions, parent_too=rules.limits.topic_filters == "mqtt")
         codes = range(len(registry.groups))
         members = [[registry.covers_code(plan.targets, code) for plan in plans] for code in codes]
         self._members = np.array(members, bool).reshape(len(codes), len(plans))  # [code, actor]
@@ -74,7 +82,8 @@ class Router:
         accepted = np.flatnonzero(columns.ok).astype(np.int32)
         if unnamed:
             accepted = accepted[~np.isin(accepted, list(unnamed))]
-        batch = Batch(frames, ts, columns, names, np.zeros(len(frames), np.int64), _sources(frames))
+        events = event_columns(frames, ts, self.presence, self.filters, self.heard, again=admitted)
+        batch = Batch(frames, ts, columns, names, np.zeros(len(frames), np.int64), _sources(frames), events)
         if not admitted:
             accepted = self._admit(batch, accepted, rejected)
         self.last_ts = int(ts[-1])
@@ -88,6 +97,7 @@ class Router:
         for hour, piece in _by_hour(batch.ts, entries):
             if hour != before:
                 self.gate.forget_idle(hour * HOUR_NS)
+                self.presence.forget_idle(hour * HOUR_NS)
             before = hour
             if len(piece):
                 kept.append(self._admit_piece(batch, piece, rejected))
@@ -123,14 +133,26 @@ class Router:
             everyone = bool(mine.all())
             entries, flags = (accepted, registered) if everyone else (accepted[mine], registered[mine])
             shares[key] = Share(batch, 0, len(batch.frames), entries, flags)
-        return shares
+        return shares if batch.events is None else self._event_shares(batch.events, shares)
+
+    def _event_shares(self, events: Events, shares: dict[str, Share]) -> dict[str, Share]:
+        """Give each actor the events of its things."""
+        codes = np.array([self.registry.codes.get(thing, 0) for thing in events.things], np.int32)
+        registered = (codes > 0).astype(np.uint8)
+        chosen = {
+            key: np.flatnonzero(self._members[codes, actor][events.thing]).astype(np.int32)
+            for actor, key in enumerate(self._keys)
+        }
+        return {key: replace(share, events=chosen[key], registered_things=registered) for key, share in shares.items()}
 
     def dump(self) -> dict[str, Any]:
-        return {"last_ts": self.last_ts, "gate": self.gate.dump()}
+        return {"last_ts": self.last_ts, "gate": self.gate.dump(), "presence": self.presence.dump()}
 
     def load(self, state: dict[str, Any]) -> None:
         self.last_ts = state["last_ts"]
         self.gate.load(state["gate"])
+        if "presence" in state:  # else of a version that heard no brokers
+            self.presence.load(state["presence"])
 
 
 def _by_hour(ts: I8, entries: I4) -> Iterator[tuple[int, I4]]:
@@ -186,11 +208,6 @@ def _sources(frames: Frames) -> U1:
     for entry in np.flatnonzero(frames.flags & BRIDGED).tolist():
         sources[entry] = source_number(frames.subject(entry).split(".")[3])
     return sources
-
-
-def source_number(bridge: str) -> int:
-    """A bridge's number, 1-255, the same in every run. Two may share one: then a pause of either is one of both."""
-    return 1 + sum(bridge.encode()) % 255 if bridge else 0
 
 
 def _refusal(verdict: int, report_id: int, limits: Limits) -> Rejected:

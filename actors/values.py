@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from actors.criteria._base import Slot
-from actors.messages import REPORT_CBOR, Frames, Rejected
+from actors.messages import CONTROL, REPORT_CBOR, Frames, Rejected
 from actors.report import decode, metric_value
 from config.kinds import Metric
 from config.model import MetricValue
@@ -13,18 +15,28 @@ NAMED_MAX = 5  # offenders named in a reason; further ones are counted
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A report kept as it came. Few are ever read again: only those that raise, clear or are looked at."""
+    """A report kept as it came. Few are ever read again: only those that raise, clear or are looked at.
+
+    Of what brokers told there is no such thing: there `kind` is CONTROL, and the payload the value itself.
+    """
 
     payload: bytes
-    cbor: bool
+    kind: int  # as in `Frames`
 
     @classmethod
     def at(cls, frames: Frames, entry: int) -> "Seen":
-        return cls(frames.payload(entry), int(frames.kind[entry]) == REPORT_CBOR)
+        return cls(frames.payload(entry), int(frames.kind[entry]))
+
+    @classmethod
+    def of(cls, value: MetricValue) -> "Seen":
+        return cls(msgspec.json.encode(value), CONTROL)
 
     def value(self, metric: Metric) -> MetricValue:
         """The metric's value; the report was accepted before, so it is there."""
-        report = decode(self.payload, self.cbor, lenient=True, payload_bytes_max=len(self.payload))
+        if self.kind == CONTROL:
+            return msgspec.json.decode(self.payload, type=MetricValue)
+        cbor = self.kind == REPORT_CBOR
+        report = decode(self.payload, cbor, lenient=True, payload_bytes_max=len(self.payload))
         assert not isinstance(report, Rejected), report
         value = metric_value(report, metric)
         assert value is not None, metric.name

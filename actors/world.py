@@ -14,10 +14,11 @@ from actors.controls import Change, Control, Pause, Retry
 from actors.criteria._base import Slot
 from actors.effects import Transition
 from actors.entries import frames_of
+from actors.event_columns import source_number
 from actors.group import GroupActor, Moment
 from actors.messages import BACKLOG, Downtime, Frames, Share
 from actors.plan import GroupPlan, Registry, plans
-from actors.router import Routed, Router, source_number
+from actors.router import Routed, Router
 from config.kinds import Kinds
 from config.model import Rules
 
@@ -34,7 +35,8 @@ class World:
         self.plans = plans(rules, kinds, self.schema)
         self.router = Router(rules, self.schema, self.plans, interval_default_s)
         self.actors = {
-            plan.key: GroupActor(plan.key, plan.slots, self.schema, rules.limits, identity) for plan in self.plans
+            plan.key: GroupActor(plan.key, plan.slots, self.schema, rules.limits, identity, plan.measures)
+            for plan in self.plans
         }
 
     def handle(self, frames: Frames, only: str | None = None) -> tuple[Routed, list[Transition]]:
@@ -45,6 +47,8 @@ class World:
         routed = self.router.route(frames)
         shares = {key: share for key, share in routed.shares.items() if only in (None, key)}
         effects = [effect for key, share in shares.items() for effect in self.actors[key].handle(share)]
+        for actor in self.actors.values():
+            actor.taken()  # nobody asks for them here
         return routed, sorted(effects, key=lambda effect: effect.position)
 
     def advance(self, moment: Moment) -> list[Transition]:
@@ -52,13 +56,27 @@ class World:
         self.router.last_ts = max(self.router.last_ts, moment.ts)
         return [effect for actor in self.actors.values() for effect in actor.advance(moment)]
 
-    def pause(self, down: Downtime) -> list[Transition]:
-        """Our own downtime is not silence of the devices; that of one bridge is none of its devices only."""
+    def pause(self, down: Downtime, *, cut: bool = False) -> list[Transition]:
+        """Our own downtime is not silence of the devices; that of one bridge is none of its devices only.
+
+        `cut`: all connections that the source told of have ended.
+        """
         ts = max(down.ts, self.router.last_ts)
         self.router.last_ts = ts
         down = Downtime(down.position, ts, down.since, down.source)
         source = source_number(down.source) if down.source else None
-        return [effect for actor in self.actors.values() for effect in actor.pause(down, source)]
+        effects = [effect for actor in self.actors.values() for effect in actor.pause(down, source)]
+        if cut and source is not None:
+            self._cut(source, ts)
+        return effects
+
+    def _cut(self, source: int, ts: int) -> None:
+        """Every connection that went through a source has ended with it."""
+        for name in self.router.presence.cut(source, ts):
+            code = self.router.registry.codes.get(name, 0)
+            for plan in self.plans:
+                if self.router.registry.covers_code(plan.targets, code):
+                    self.actors[plan.key].hang_up(name, int(code > 0), ts)
 
     def moment(self, control: Control) -> Moment:
         """Of an entry that acts on all; time never goes back."""
@@ -68,8 +86,8 @@ class World:
         """Do what an entry says. `rules` are those that a change names; None: it is passed over, time goes on."""
         moment = self.moment(control)
         match control.what:
-            case Pause(since=since, source=source):
-                return self.pause(Downtime(moment.position, moment.ts, since, source))
+            case Pause(since=since, source=source, cut=cut):
+                return self.pause(Downtime(moment.position, moment.ts, since, source), cut=cut)
             case Retry() as what:
                 return self.retry(what, moment)
             case Change():
@@ -88,7 +106,7 @@ class World:
         shares = self.router.route(frames, admitted=True).shares
         none, unflagged = np.zeros(0, np.int32), np.zeros(0, np.uint8)
         return {
-            key: share if key == what.actor else replace(share, entries=none, registered=unflagged)
+            key: share if key == what.actor else replace(share, entries=none, registered=unflagged, events=none)
             for key, share in shares.items()
         }
 
@@ -106,9 +124,22 @@ class World:
         for actor in self.actors.values():
             if successors.get(actor.key) is not actor:
                 effects += _hand_over(actor, successors, new_plans, registry, moment)
+        fresh = {key for key, actor in successors.items() if actor is not self.actors.get(key)}
+        same_clients = same_fleet and rules.clients == self.rules.clients
         self.rules, self.schema, self.plans, self.actors = rules, schema, new_plans, successors
         self.router.configure(rules, schema, new_plans, registry)
+        self._seat(fresh if same_clients else successors.keys())
         return effects
+
+    def _seat(self, keys: Iterable[str]) -> None:
+        """Tell actors who is connected, as only the router knows it of those that are new to them."""
+        wanted = [plan for plan in self.plans if plan.key in set(keys) and plan.measures]
+        standings = list(self.router.presence.standings()) if wanted else []
+        registry = self.router.registry
+        for plan in wanted:
+            own = [(one, registry.codes.get(one.thing, 0)) for one in standings]
+            covered = ((one, code > 0) for one, code in own if registry.covers_code(plan.targets, code))
+            self.actors[plan.key].seat(covered)
 
     def dump(self) -> dict[str, Any]:
         return {"router": self.router.dump(), "actors": {key: actor.dump() for key, actor in self.actors.items()}}
@@ -122,9 +153,9 @@ class World:
         """The actor for a plan under new rules: the old one where nothing changed for it, else one that begins now."""
         old = self.actors.get(plan.key)
         same = schema == self.schema and rules.limits == self.rules.limits
-        if old is not None and same and old.slots == plan.slots:
+        if old is not None and same and old.slots == plan.slots and old.meter.measures == plan.measures:
             return old
-        fresh = GroupActor(plan.key, plan.slots, schema, rules.limits, self.identity)
+        fresh = GroupActor(plan.key, plan.slots, schema, rules.limits, self.identity, plan.measures)
         fresh.begin(moment)
         return fresh
 
@@ -152,7 +183,7 @@ def _hand_over(
     for plan in new_plans:
         heir = successors[plan.key]
         pairs = _matching_slots(old, heir)
-        if pairs:
+        if pairs or heir.measures_with(old):
             things = [one for one in identities if registry.covers(plan.targets, one[1], registered=one[2])]
             heir.inherit(old, pairs, things)
             moved, kept = {row for row, _, _ in things}, {own for own, _ in pairs}

@@ -269,7 +269,7 @@ def _oddities(behavior: Behavior, known: Known) -> Found:
     metric, criteria = known.metrics[behavior.metric], behavior.criteria
     if criteria.ml_detection_config is not None:
         yield _odd(behavior, "learned models are not judged by this version", "criteria", "mlDetectionConfig")
-    elif metric.read is None:
+    elif metric.read is None and not metric.events:
         yield _odd(behavior, f"{metric.name} is not measured by this version", "metric")
     if contradicts(behavior, known.profile):
         message = f"the name suggests the opposite of what it does: it {explain(behavior, metric)}"

@@ -25,7 +25,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     `read` takes a decoded report (`actors.report.Report`) and gives the natural value: an int or float for a
     scalar, a tuple of ports, address strings, numbers or strings for a set, None where the report has no
     datapoint. `column` names the column that the compiled scanner fills for it, where there is one; a metric
-    without one works all the same, by way of the reference decoder. `read` is None for cloud-side metrics.
+    without one works all the same, by way of the reference decoder. `read` is None for cloud-side metrics: those
+    are made of the broker's `events` of these kinds (`actors.events.Kind`) in a window (spec.md §1.2).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = ""
     read: Callable[[Any], Any] | None = None
     column: str | None = None
+    events: frozenset[str] = frozenset()
 
     @property
     def is_set(self) -> bool:

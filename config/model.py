@@ -174,6 +174,8 @@ class Limits(Daemon, frozen=True):
     payload_bytes_max: int = 131_072
     things_max: int = 2_000_000
     """Things remembered at a time; reports of further ones are rejected and counted."""
+    topic_filters: Literal["aws", "mqtt"] = "aws"
+    """Whether `a/#` matches `a` too: the MQTT standard says so, AWS does not (spec.md §6.2)."""
     cloud_window_s: int = 300
     """The window of what the broker sees, where a behavior states none (spec.md §1.3)."""
 

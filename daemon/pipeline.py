@@ -173,6 +173,7 @@ class Pipeline:
             case Change(digest=digest):
                 effects = await self._change(digest, control)
         await self._perform("", control.position, effects)
+        self._supervisor.hand_on(self.world.actors)
         self.position = self._supervisor.told = control.position
         self._tap.passed(control.position)
 
@@ -204,6 +205,7 @@ class Pipeline:
         ts, since = int(frames.ts[0]), self.world.router.last_ts
         position = int(frames.seq[0]) - 1
         await self._perform("", position, self.world.pause(Downtime(position, ts, since, "")))
+        self._supervisor.hand_on(self.world.actors)
 
     def _count(self, routed: Routed) -> None:
         received, rejected = len(routed.reports), len(routed.rejected)

@@ -154,6 +154,7 @@ def _hear(world: World, shares: Mapping[str, Share], key: str, lost: set[str]) -
                 effects = world.actors[key].handle(share)
             elif other not in lost:
                 world.actors[other].handle(share)
+                world.actors[other].taken()  # told when it was live
         except Exception as problem:  # the boundary of one actor, as in the supervisor
             if other == key:
                 seq = share.batch.frames.seq

@@ -15,6 +15,8 @@ import msgspec
 from actors.controls import Control, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
+from actors.events import EMBEDDED, KINDS, SUBJECT, packed
+from actors.events import Event as BrokerEvent
 from actors.group import Moment
 from actors.notice import additional_info
 from actors.topics import subject_of_topic
@@ -24,8 +26,8 @@ from config.kinds import Kinds
 from config.model import NS, Behavior, MetricValue, Rules
 
 BATCH: Final = 1024
-TIME_MAX_S: Final = 2**62 // NS  # leaves room for two days of silence and more in 64-bit nanoseconds
-EVENTS: Final = frozenset({"connected", "connect-failed", "disconnected", "published", "delivered", "denied"})
+TIME_MAX_S: Final = 2**61 // NS  # leaves room for two days of silence and more in 64-bit nanoseconds
+BYTES_MAX: Final = 2**62
 
 
 class Unreadable(Exception):
@@ -39,9 +41,13 @@ class Line(msgspec.Struct, frozen=True, rename="camel"):
     topic: str | None = None
     payload: msgspec.Raw = msgspec.Raw()  # empty: none
     event: str | None = None
-    client_id: str | None = None
-    ip: str | None = None
-    bytes: int | None = None
+    client_id: str = ""
+    ip: str = ""
+    bytes: int = 0  # of each message
+    count: int = 1
+    session: str = ""
+    version: int = 0
+    source: str = EMBEDDED
     # what a recording adds
     seq: int | None = None
     ts: int | None = None  # ns
@@ -182,12 +188,32 @@ def _entry(line: Line, seq: int) -> Entry:
         rules = rules_from_bytes(bytes(line.rules)) if line.rules else None
         return Entry(seq, ts, line.subject, _payload(line.payload), line.origin, line.flags, rules)
     if line.event is not None:
-        if line.event not in EVENTS:
-            raise ValueError(f"unknown event {line.event!r} (one of {', '.join(sorted(EVENTS))})")
-        return Entry(seq, ts, f"detectd.log.event.{line.event}", b"", None, 0)
+        return Entry(seq, ts, SUBJECT + line.source, packed([_event(line, ts)]), None, 0)
     if line.topic is None:
         raise ValueError("a line needs `topic` and `payload`, or `event`")
     return Entry(seq, ts, subject_of_topic(line.topic), _payload(line.payload), None, line.flags)
+
+
+def _event(line: Line, ts: int) -> BrokerEvent:
+    if line.event not in KINDS:
+        raise ValueError(f"unknown event {line.event!r} (one of {', '.join(sorted(KINDS))})")
+    if not line.client_id:
+        raise ValueError("an event needs `clientId`")
+    if line.count < 1 or line.bytes < 0 or line.version < 0 or line.bytes * line.count > BYTES_MAX:
+        raise ValueError("`count` is at least 1, and `bytes` and `version` are not negative")
+    return BrokerEvent(
+        event=line.event,
+        client_id=line.client_id,
+        time=ts,
+        topic=line.topic or "",
+        ip=line.ip,
+        count=line.count,
+        bytes=line.bytes * line.count,
+        bytes_min=line.bytes,
+        bytes_max=line.bytes,
+        session=line.session,
+        version=line.version,
+    )
 
 
 def epoch_ns(time: Decimal) -> int:

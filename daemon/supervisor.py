@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from actors.effects import Transition
+from actors.effects import Formed, Transition
 from actors.group import GroupActor
 from actors.messages import Share
 from daemon.checkpoint import CheckpointError, frozen
@@ -26,6 +26,10 @@ RESTARTS_WITHIN_S: Final = 60.0
 RETRY_FIRST_S: Final = 0.5  # doubled each time: a rebuild that fails because the log is away finds it again
 
 log = structlog.get_logger(__name__)
+
+
+OnFormed = Callable[[str, Sequence[Formed]], None]
+"""Told the datapoints that an actor formed, once what it raised by them is durable; after a crash some come again."""
 
 
 class Broke(Exception):
@@ -79,9 +83,11 @@ class Supervisor:
     def __init__(
         self, perform: Perform, rebuild: Rebuild, set_aside: SetAside, telemetry: Telemetry,
         monotonic: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        formed: OnFormed = lambda _key, _formed: None,
     ) -> None:  # fmt: skip
         self._perform, self._rebuild, self._set_aside = perform, rebuild, set_aside
         self._telemetry, self._monotonic, self._sleep = telemetry, monotonic, sleep
+        self._formed = formed
         self.seats: dict[str, Seat] = {}
         self._given_up: set[str] = set()
         self.told = 0
@@ -163,6 +169,17 @@ class Supervisor:
                 await self._recover(key, seat, message, problem)
                 continue
             await self._perform(key, seat.actor.position, effects)
+            self._hand_on(key, seat.actor)
+
+    def hand_on(self, actors: Mapping[str, GroupActor]) -> None:
+        """Tell what actors formed at an entry that acts on all of them."""
+        for key, actor in actors.items():
+            self._hand_on(key, actor)
+
+    def _hand_on(self, key: str, actor: GroupActor) -> None:
+        formed = actor.taken()
+        if formed:
+            self._formed(key, formed)
 
     def _handle(self, key: str, seat: Seat, share: Share) -> list[Transition]:
         before = self._monotonic()
@@ -226,6 +243,7 @@ class Supervisor:
                 await self._poisoned(key, seat, position, share.batch.frames.payload(place), repr(problem))
                 return
             await self._perform(key, position, effects)
+            self._hand_on(key, seat.actor)
 
     async def _become(self, key: str, seat: Seat, position: int) -> None:
         """Replace the actor by one that has read the log up to `position`."""
@@ -238,6 +256,7 @@ class Supervisor:
             raise CheckpointError(f"actor {key}: the log ends at {actor.position}, before {position}")
         seat.actor = self._actors[key] = actor
         await self._perform(key, actor.position, effects)
+        self._hand_on(key, actor)
 
     async def _isolate(self, key: str, seat: Seat, broke: Broke) -> None:
         """Find the entry that breaks a rebuild, by halving: it was not among those that were handled one by one."""

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from actors.columns import Schema
 from actors.messages import I1, I4, I8, Columns
 from actors.window import Rows
@@ -40,6 +43,26 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """The datapoints of one measure of the brokers' events in a window that has ended (`actors.meter`).
+
+    `figures` [f, k]: the count, f = 1; or the least, largest and total size of messages, f = 3. `addresses` [k]
+    instead, where the metric is a set. `partial` [k]: not all of the window was heard; counts are too low, if anything.
+    """
+
+    measure: int
+    end: int
+    rows: I4  # [k]
+    partial: npt.NDArray[np.bool_]  # [k]
+    figures: I8
+    addresses: tuple[tuple[str, ...], ...] = ()
+
+
+LEAST, MOST, TOTAL = range(3)
+"""Of messages' sizes, the places in `figures`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The verdicts of one slot on a window that has ended."""
 
@@ -47,6 +70,7 @@ class Closed:
     rows: I4  # [k] things with a datapoint in the window
     verdicts: I1  # [k, 1]
     values: I8  # [k, 1]
+    sets: tuple[MetricValue, ...] = ()  # [k] the values, where they are no numbers
 
 
 class Judge(Protocol):
@@ -99,6 +123,27 @@ class Criterion:
     name: str  # AWS's behaviorCriteriaType
     claims: Callable[[Slot, Schema], bool]
     build: Callable[[Sequence[tuple[int, Slot]], Schema, Limits], Judge]
+
+
+class Weigher(Protocol):
+    """The behaviors of one kind that judge what the brokers tell (`actors.meter`): it keeps nothing itself."""
+
+    slots: tuple[int, ...]
+
+    def weigh(self, slot: int, points: Points) -> Closed:
+        """The verdicts on the datapoints of a window that has ended."""
+
+    def offenders(self, slot: int, value: MetricValue) -> tuple[str, ...]:
+        """As `Judge.offenders`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCriterion:
+    """A kind of criterion on what the brokers tell."""
+
+    name: str  # AWS's behaviorCriteriaType
+    claims: Callable[[Slot], bool]
+    build: Callable[[Sequence[tuple[int, Slot]], Limits], Weigher]
 
 
 OPERATORS: Final = ("less-than", "less-than-equals", "greater-than", "greater-than-equals")

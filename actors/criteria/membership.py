@@ -59,7 +59,7 @@ class Membership:
     def offenders(self, slot: int, value: MetricValue) -> tuple[str, ...]:
         ranges, negated = self._ranges[slot], self._negated[self.slots.index(slot)]
         return tuple(
-            dict.fromkeys(name for name, key in keys_of(value, self._schema) if _inside(ranges, key) == negated)
+            dict.fromkeys(name for name, key in keys_of(value, self._schema) if is_inside(ranges, key) == negated)
         )
 
     def grow(self, rows: int) -> None:
@@ -83,8 +83,17 @@ class Membership:
 
 def ranges_of(value: MetricValue, schema: Schema) -> list[Range]:
     """The set as sorted ranges that neither overlap nor touch."""
+    return _joined(_raw_ranges(value, schema))
+
+
+def cidr_ranges(cidrs: Iterable[str]) -> list[Range]:
+    """As `ranges_of`, of networks."""
+    return _joined(range_ for cidr in cidrs for range_ in _cidr_ranges(ip_network(cidr, strict=False)))
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
     merged: list[Range] = []
-    for first, last in sorted(_raw_ranges(value, schema)):
+    for first, last in sorted(ranges):
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
@@ -145,7 +154,8 @@ def _table(ranges: list[Range]) -> tuple[U8, U8, U8, U8, U8, int, int]:
     )  # fmt: skip
 
 
-def _inside(ranges: list[Range], key: int) -> bool:
+def is_inside(ranges: list[Range], key: int) -> bool:
+    """Whether a key lies in one of the ranges, which `ranges_of` gave."""
     at = bisect_right(ranges, (key, 2**128)) - 1
     return at >= 0 and ranges[at][0] <= key <= ranges[at][1]
 

@@ -14,7 +14,7 @@ from numba import njit
 from actors.alarm import COMPLIES, NO_DATA, VIOLATES
 from actors.columns import Schema
 from actors.criteria._base import Closed, Criterion, Run, Slot, operator_code
-from actors.messages import ABSENT, I4, I8, U1
+from actors.messages import ABSENT, I1, I4, I8, U1
 from actors.window import Rows
 from config.model import NS, Limits, MetricValue
 
@@ -25,6 +25,17 @@ def rank(statistic: str, population: int) -> int:
     return max(1, -(-share.numerator * population // share.denominator))
 
 
+def verdicts(values: I8, statistic: str, operator: int, population_min: int) -> I1:
+    """[k] each thing's value against the percentile of all of them; `operator` is a place in OPERATORS."""
+    # Below zero there are no percentiles: the value of a count never is, that of a custom number may be.
+    if len(values) < max(1, population_min) or values.min() < 0:
+        return np.full(len(values), NO_DATA, np.int8)
+    place = rank(statistic, len(values)) - 1
+    limit = np.partition(values, place)[place]
+    compare = (np.less, np.less_equal, np.greater, np.greater_equal)[operator]
+    return np.where(compare(values, limit), COMPLIES, VIOLATES).astype(np.int8)
+
+
 class Percentile:
     """All statistical thresholds of one group actor. State: [row, own slot], ABSENT = nothing in this window."""
 
@@ -33,9 +44,9 @@ class Percentile:
         self._column = np.array([schema.scalar(slot.metric.name) for _, slot in slots], np.int32)
         self._sums = np.array([slot.metric.kind == "delta" for _, slot in slots], np.uint8)
         self._operator = [operator_code(slot) for _, slot in slots]
-        self._statistic = [_statistic(slot) for _, slot in slots]
+        self._statistic = [statistic_of(slot) for _, slot in slots]
         self._duration_ns = [_duration_s(slot) * NS for _, slot in slots]
-        self._population_min = max(1, limits.population_min)
+        self._population_min = limits.population_min
         self.value: I8 = np.full((0, len(slots)), ABSENT, np.int64)
 
     @property
@@ -55,17 +66,8 @@ class Percentile:
         rows = np.flatnonzero(self.value[:, own] != ABSENT).astype(np.int32)
         values = self.value[rows, own]
         self.value[rows, own] = ABSENT
-        verdicts = self._verdicts(own, values).astype(np.int8)
-        return Closed(self.slots[own], rows, verdicts.reshape(-1, 1), values.reshape(-1, 1))
-
-    def _verdicts(self, own: int, values: I8) -> Any:
-        # Below zero there are no percentiles: the value of a count never is, that of a custom number may be.
-        if len(values) < self._population_min or values.min() < 0:
-            return np.full(len(values), NO_DATA)
-        place = rank(self._statistic[own], len(values)) - 1
-        limit = np.partition(values, place)[place]
-        compare = (np.less, np.less_equal, np.greater, np.greater_equal)[self._operator[own]]
-        return np.where(compare(values, limit), COMPLIES, VIOLATES)
+        found = verdicts(values, self._statistic[own], self._operator[own], self._population_min)
+        return Closed(self.slots[own], rows, found.reshape(-1, 1), values.reshape(-1, 1))
 
     def offenders(self, slot: int, value: MetricValue) -> tuple[str, ...]:
         return ()
@@ -92,7 +94,8 @@ class Percentile:
         self.value = state["value"].copy()
 
 
-def _statistic(slot: Slot) -> str:
+def statistic_of(slot: Slot) -> str:
+    """Which percentile a behavior names."""
     criteria = slot.behavior.criteria
     assert criteria is not None
     assert criteria.statistical_threshold is not None

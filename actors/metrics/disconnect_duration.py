@@ -10,4 +10,5 @@ METRIC = Metric(
     operators=frozenset({"less-than", "less-than-equals"}),
     duration="none",
     unit="s",
+    events=frozenset({"connected", "disconnected"}),
 )

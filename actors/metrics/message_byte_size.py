@@ -13,4 +13,5 @@ METRIC = Metric(
     ml=True,
     dimension=True,
     unit="bytes",
+    events=frozenset({"published"}),
 )

@@ -12,4 +12,5 @@ METRIC = Metric(
     statistical=True,
     ml=True,
     unit="connection attempts",
+    events=frozenset({"connected", "connect-failed"}),
 )

@@ -12,4 +12,5 @@ METRIC = Metric(
     statistical=True,
     ml=True,
     unit="disconnects",
+    events=frozenset({"disconnected"}),
 )

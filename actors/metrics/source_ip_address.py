@@ -10,4 +10,5 @@ METRIC = Metric(
     operators=CIDR,
     duration="none",
     dimension=True,
+    events=frozenset({"connected"}),
 )

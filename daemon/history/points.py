@@ -16,8 +16,9 @@ import numpy as np
 from actors.messages import ABSENT, I4, I8, REPORT_CBOR, Batch, Ragged, Rejected
 from actors.numbers import MAPPED
 from actors.report import decode
-from actors.retention import Kept, Retention, Series, accepted
+from actors.retention import Kept, Retention, accepted
 from actors.router import Routed
+from actors.series import Series
 from config.kinds import ValueField
 from daemon.history.codec import floats_of
 

@@ -19,8 +19,9 @@ from typing import Final, Literal
 
 import structlog
 
-from actors.retention import Retention, Series, retention
+from actors.retention import Retention, retention
 from actors.router import Routed
+from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import NS

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 import numpy as np
 
-from actors.retention import Series
+from actors.series import Series
 from daemon.history.points import Key, Points
 from daemon.history.tail import Rows
 

@@ -28,8 +28,8 @@ import numpy.typing as npt
 from actors.entries import frames_of
 from actors.messages import I8
 from actors.metrics import kinds
-from actors.retention import Series
 from actors.router import Routed
+from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import NS, Limits, Rules, SecurityProfile

@@ -17,7 +17,7 @@ import pytest
 from actors.entries import frames_of
 from actors.messages import Frames
 from actors.metrics import kinds
-from actors.retention import Series
+from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import NS, CustomMetric, Fleet, Group, Limits, Rules, SecurityProfile

@@ -12,7 +12,7 @@ import pytest
 from builders import frames, report, rules, world
 
 from actors.messages import Frames
-from actors.retention import Series
+from actors.series import Series
 from actors.world import World
 from config.model import Rules, SecurityProfile
 from daemon.history import recorder

@@ -15,8 +15,8 @@ import pytest
 from builders import START, Said, behavior, frames, numbered, profile, report, rules, world
 
 from actors.messages import Frames
-from actors.retention import Series
 from actors.router import Routed
+from actors.series import Series
 from actors.world import World
 from config.model import NS, MetricDimension, MetricToRetain, Rules, SecurityProfile
 from daemon.history import chunks, recorder

@@ -79,7 +79,10 @@ def test_time_that_steps_back_counts_as_the_last_time():
 
 
 def test_a_time_is_taken_to_the_nanosecond_as_it_is_written():
-    [event] = play(line(0, 200) | {"time": START_S}, b'{"time": %d.123456789, "event": "connected"}' % (START_S + 9))
+    [event] = play(
+        line(0, 200) | {"time": START_S},
+        b'{"time": %d.123456789, "event": "connected", "clientId": "x"}' % (START_S + 9),
+    )
     assert event.time_ns == START
     [event] = play(json.dumps(line(0, 200)).replace(f'"time": {START_S}', f'"time": {START_S}.100000001').encode())
     assert event.time_ns == START + 100_000_001

@@ -377,9 +377,7 @@ def test_the_warning_says_what_the_behavior_does():
 def test_what_this_version_does_not_judge_is_warned_about():
     learned = behavior(criteria={"mlDetectionConfig": {"confidenceLevel": "LOW"}})
     assert warnings(learned) == ["Behavior B: learned models are not judged by this version"]
-    assert warnings(behavior("aws:num-disconnects", criteria=GOOD)) == [
-        "Behavior B: aws:num-disconnects is not measured by this version"
-    ]
+    assert warnings(behavior("aws:num-disconnects", criteria=GOOD)) == []
 
 
 @pytest.mark.parametrize(

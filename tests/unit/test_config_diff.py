@@ -188,7 +188,8 @@ def test_the_digest_of_no_rules_is_known():
     expected = (
         b'{"profiles":[],"custom_metrics":[],"dimensions":[],"fleet":{"things":[],"groups":{}},"limits":'
         b'{"report_interval_s":null,"durations":"aws","grace_s":30.0,"silence_s":172800.0,"population_min":2,'
-        b'"lenient":false,"skip_first_counters":false,"payload_bytes_max":131072,"things_max":2000000,"cloud_window_s":300},"clients":[]}'
+        b'"lenient":false,"skip_first_counters":false,"payload_bytes_max":131072,"things_max":2000000,'
+        b'"topic_filters":"aws","cloud_window_s":300},"clients":[]}'
     )
     assert rules_bytes(Rules()) == expected
 

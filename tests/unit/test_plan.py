@@ -45,5 +45,5 @@ def test_what_no_criterion_can_judge_is_named():
     unknown = behavior("undefined", "less-than", 5, name="unknown")
     bare = Behavior(name="bare", metric="aws:all-bytes-out")
     [plan] = planned(profile(learned, cloud, unknown, bare, PORTS))
-    assert [slot.behavior.name for slot in plan.slots] == ["ports"]
-    assert plan.unjudged == ("p/learned", "p/cloud", "p/unknown", "p/bare")
+    assert [slot.behavior.name for slot in plan.slots] == ["cloud", "ports"]
+    assert plan.unjudged == ("p/learned", "p/unknown", "p/bare")

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-from actors.retention import IN, Series
+from actors.series import IN, Series
 from config.behaviors import metrics_of
 from config.kinds import ValueField
 from config.model import Behavior

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any
 
-from actors.retention import IN, Series
+from actors.series import IN, Series
 from config.behaviors import unknown_metric
 from config.kinds import ValueField
 from daemon.control import vocabulary
