@@ -46,6 +46,7 @@ class BridgeCounts(Protocol):
     """What a bridge keeps of itself (daemon/brokers/_base.py); it also has every name of BRIDGE_TOTALS."""
 
     connected: bool
+    silent: bool
     last_message_ns: int
 
 
@@ -156,6 +157,7 @@ class Telemetry:
     def watch_bridge(self, bridge: str, counts: BridgeCounts) -> None:
         """Read a bridge's numbers from where it keeps them, until `forget_bridge`."""
         self.bridge_connected.labels(bridge).set_function(lambda: float(counts.connected))
+        self.bridge_silent.labels(bridge).set_function(lambda: float(counts.silent))
         self.bridge_last_message.labels(bridge).set_function(lambda: counts.last_message_ns / 1e9)
         for name, total in self.bridge_totals.items():
             total.read_from(partial(getattr, counts, name), bridge)
@@ -180,6 +182,7 @@ class Telemetry:
 
     def forget_bridge(self, bridge: str) -> None:
         self.bridge_connected.remove(bridge)
+        self.bridge_silent.remove(bridge)
         self.bridge_last_message.remove(bridge)
         for total in self.bridge_totals.values():
             total.forget(bridge)
@@ -268,7 +271,10 @@ class Telemetry:
     def _about_brokers(self) -> None:
         self.bridge_connected = self._gauge("bridge_connected", "1 while subscribed at the other broker.", "bridge")
         self.bridge_last_message = self._gauge(
-            "bridge_last_message_timestamp_seconds", "When a report last came from the other broker.", "bridge"
+            "bridge_last_message_timestamp_seconds", "When a message last came from the other broker.", "bridge"
+        )
+        self.bridge_silent = self._gauge(
+            "bridge_silent", "1 while nothing has come from the other broker for `silent_s`.", "bridge"
         )
         self.bridge_totals = {
             name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
@@ -320,13 +326,16 @@ BRIDGE_TOTALS: Final = {
     "received": "Messages received from the other broker.",
     "stored": "Of these, reports that the log has stored.",
     "retained": "Retained messages ignored: old news, not a report of now.",
-    "oversize": "Reports longer than the limit: cut, so that the core rejects them.",
+    "oversize": "Messages longer than the limit: cut; of reports the core rejects what is left.",
     "misnamed": "Messages whose topic names no possible thing, ignored.",
     "repeated": "Messages delivered again after a reconnect that the log already had.",
     "pauses": "Times the broker was made to wait because too much waited to be stored.",
     "reconnects": "Connections made after the first.",
     "replies_sent": "Replies handed to the other broker.",
     "replies_dropped": "Replies dropped: the broker was away or slow, or takes none.",
+    "events": "Events stored: what its clients did, equal ones summed.",
+    "redelivered": "Messages about clients that came a second time after a crash, and may count twice.",
+    "unreadable": "Messages about clients that made no sense.",
 }
 
 

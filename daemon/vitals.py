@@ -79,6 +79,8 @@ class Vitals:
             why.append(f"reading the log: at {self._position()} of {self.catching_up}")
         else:
             why += [f"actor {key} is not running" for key in self._app.supervisor.failed()]
+        if not self.stopping and hasattr(self._app, "bridges"):
+            why += self._app.bridges.unready()
         return why
 
     def status(self) -> Mapping[str, Any]:
