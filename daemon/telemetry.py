@@ -143,6 +143,12 @@ class Telemetry:
         for name, total in self.history_totals.items():
             total.read_from(partial(getattr, counters, name))
 
+    def watch_sensor(self, sensor: str, counts: object) -> None:
+        """Read what a sensor counts (`daemon.sensor.counts.Counts`)."""
+        for name, total in self.sensor_totals.items():
+            total.read_from(partial(getattr, counts, name), sensor)
+        self.sensor_connections.labels(sensor).set_function(partial(getattr, counts, "connections"))
+
     def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
         """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
         for reason in denials:
@@ -279,6 +285,10 @@ class Telemetry:
         self.bridge_totals = {
             name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
         }
+        self.sensor_connections = self._gauge("sensor_connections", "Clients that are connected.", "sensor")
+        self.sensor_totals = {
+            name: Total(self.registry, f"detectd_sensor_{name}", text, "sensor") for name, text in SENSOR_TOTALS.items()
+        }
         self.nats_restarts = self._counter("nats_restarts", "Times nats-server was started again after it died.")
         self.nats_violations = self._counter("nats_permission_violations", "Publishes and subscriptions refused.")
         self.nats_mqtt5_refused = self._counter("nats_mqtt5_refused", "MQTT 5 clients that nats-server turned away.")
@@ -336,6 +346,30 @@ BRIDGE_TOTALS: Final = {
     "events": "Events stored: what its clients did, equal ones summed.",
     "redelivered": "Messages about clients that came a second time after a crash, and may count twice.",
     "unreadable": "Messages about clients that made no sense.",
+}
+
+
+SENSOR_TOTALS: Final = {
+    "accepted": "TCP connections that clients made.",
+    "connected": "Clients that the broker took.",
+    "connect_failed": "Attempts to connect that came to nothing, of those that said who they are.",
+    "disconnected": "Connections that ended.",
+    "left": "Of these, those that the client ended as it should, by DISCONNECT.",
+    "published": "Messages that clients published.",
+    "delivered": "Messages that the broker delivered to clients.",
+    "denied": "Publishes, subscriptions and logins that were refused.",
+    "refused": "Clients that were not let in.",
+    "revoked": "Clients that were put out: what they may is not what it was.",
+    "silent": "Connections closed because no CONNECT came in time.",
+    "malformed": "Connections closed because of bytes that are no MQTT.",
+    "oversize": "Connections closed because of a header that is too long, or no room to keep it.",
+    "crowded": "Connections closed because there were too many.",
+    "handshakes_failed": "Connections that did not get through TLS.",
+    "unreachable": "Clients turned away because the broker was not there.",
+    "unnamed": "Clients connected without an id, or one that is too long: of them there are no events.",
+    "pauses": "Times a client waited because there was no room for what is noted of it.",
+    "stored": "Broker events that the log has stored.",
+    "dropped": "Facts not noted: the log was away for too long.",
 }
 
 
