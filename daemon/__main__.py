@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _poison(commands)
     _outbox(commands)
     _audit(commands)
+    _devices(commands)
     _moving(commands)
     _backup(commands)
     version = commands.add_parser("version", help="print the version")
@@ -123,6 +124,26 @@ def _audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     audit.add_argument("--limit", type=_count, default=100, metavar="N", help="at most so many; default: 100")
     audit.add_argument("--json", action="store_true", help="one JSON object per line")
     audit.set_defaults(command=("daemon.commands.audit", "audit"))
+
+
+def _devices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    devices = commands.add_parser("devices", help="the credentials of devices on the embedded broker")
+    actions = devices.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="let a device in, also while the daemon runs")
+    add.add_argument("name", metavar="NAME", help="its user name, or the common name of its certificate")
+    password = add.add_mutually_exclusive_group()
+    password.add_argument("--generate", action="store_true", help="make a password, and print it this once")
+    password.add_argument("--password-file", type=Path, metavar="FILE")
+    certificate = add.add_mutually_exclusive_group()
+    certificate.add_argument("--certificate", type=Path, metavar="FILE", help="PEM or DER")
+    certificate.add_argument("--fingerprint", metavar="HEX", help="SHA-256 of its certificate")
+    listing = actions.add_parser("list", help="who may come in, and by what")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
+    revoke = actions.add_parser("revoke", help="let it in no more, and end its connection")
+    revoke.add_argument("name", metavar="NAME")
+    for one in (add, listing, revoke):
+        one.add_argument("--config", type=Path, required=True, metavar="FILE")
+    devices.set_defaults(command=("daemon.commands.devices", "devices"))
 
 
 def _moving(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

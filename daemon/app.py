@@ -1,7 +1,8 @@
 """The composition root: builds everything in order, runs it, and undoes it in reverse.
 
-Start: lock → store → HTTP (not ready) → log → recovery → dispatch → pipeline → bridges → ready when caught up.
-Stop: not ready → bridges and reader stop → mailboxes drain → last checkpoint → dispatch finishes → store → log → HTTP.
+Start: lock → store → HTTP (not ready) → log → sensors → dispatch → recovery → pipeline → bridges → ready when caught
+up. Stop: not ready → sensors, bridges and reader stop → mailboxes drain → last checkpoint → dispatch finishes → store →
+log → HTTP.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery, manifests
 from daemon.reload import Reloader
+from daemon.sensor.door import OpenDoor
+from daemon.sensor.sensors import Sensors
 from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -132,6 +135,9 @@ class App:
 
         self._host = await open_host(settings, clock, telemetry, self.vitals.broker)
         stack.push_async_callback(self.host.stop)
+        self.sensors = Sensors(settings, self.host, lambda _name: OpenDoor(), telemetry, clock)
+        stack.push_async_callback(self.sensors.stop)
+        await self.sensors.start()
         if not await self.store.adopt_identity(self.host.identity.identity):
             log.warning("log.other", why="the log is not the one this data directory knew; starting afresh")
             await self.store.put_gap("log", 0, self.host.identity.first_seq - 1, "another log")
@@ -225,6 +231,7 @@ class App:
             self.vitals.stopping = True
             self._notify.stopping()
             log.info("stopping")
+            await self.sensors.stop()
             await self.bridges.stop()
             await self._drain(running)
 
@@ -234,6 +241,7 @@ class App:
         self._watch = watch
         return {
             "host": self.host.watch(),
+            "sensors": self.sensors.watch(),
             "announcer": self.announcer.run(),
             "history": self.history.run(self.host.read_range, self.definition),
             "pipeline": self.pipeline.run(self.host.reader, self._after),

@@ -29,6 +29,16 @@ class Bridges:
     def status(self) -> dict[str, Any]:
         return {name: dict(source.status()) for name, source in self.by_name().items()}
 
+    def unready(self) -> list[str]:
+        """Why the daemon is not ready for want of a bridge, in words: of `required` ones only."""
+        why = []
+        for name, (options, source, _) in self._running.items():
+            if options.required and not source.counts.connected:
+                why.append(f"bridge {name}: {source.status()['why']}")
+            elif options.required and source.counts.silent:
+                why.append(f"bridge {name}: silent")
+        return why
+
     async def apply(self, settings: Settings) -> None:
         """Run exactly these: removed and changed ones end first, so that no two share a session."""
         wanted = {bridge.name: bridge for bridge in settings.broker.bridges}

@@ -2,6 +2,8 @@
 
 One account, two users. Devices, anonymous ones too, run as `device`, who may use ordinary topics and nothing of
 the server's or ours; `detectd` may do all. The door is `device`'s list of connection types (design.md §2).
+
+Behind a sensor nobody is anonymous: it alone knows `device`'s password, so no local process gets past it.
 """
 
 import json
@@ -15,6 +17,7 @@ from config.model import Tls
 Password = NewType("Password", str)
 
 DAEMON_USER: Final = "detectd"
+DEVICE_USER: Final = "device"
 
 PAYLOAD_BYTES_MAX: Final = 512 * 1024
 """Twice what a report may have, so that a too large one is answered and not cut off (spec.md §2.6)."""
@@ -46,7 +49,7 @@ class BrokerConf:
     sync_interval_s: float | None
     daemon_password: Password = field(repr=False)
     device_password: Password = field(repr=False)
-    callout_issuer: str  # the public key that signs who else may come in
+    callout_issuer: str | None  # the public key that signs who else may come in; None: only the sensor does
 
 
 def render(conf: BrokerConf, *, door_open: bool) -> str:
@@ -90,7 +93,7 @@ def _mqtt(conf: BrokerConf) -> list[str]:
     return [
         "mqtt {",
         f"  listen: {_quote(Address(*conf.mqtt))}",
-        "  no_auth_user: device",
+        *([f"  no_auth_user: {DEVICE_USER}"] if conf.callout_issuer else []),
         # Without an end, the consumers of clients that never come back would pile up.
         '  consumer_inactive_threshold: "168h"',
         *_tls(conf.tls),
@@ -115,12 +118,16 @@ def _authorization(conf: BrokerConf, door_open: bool) -> list[str]:
         f"devices: {{ publish: {_rules(PUBLISH_DENIED)}, subscribe: {_rules(SUBSCRIBE_DENIED)} }}",
         "authorization { users: [",
         f"  {{ user: {DAEMON_USER}, password: {_quote(conf.daemon_password)} }}",
-        f"  {{ user: device, password: {_quote(conf.device_password)}, {guest} }}",
+        f"  {{ user: {DEVICE_USER}, password: {_quote(conf.device_password)}, {guest} }}",
         "]",
-        # A client with another user name is asked about: daemon/named_devices.py.
-        f"  auth_callout: {{ issuer: {conf.callout_issuer}, auth_users: [{DAEMON_USER}, device] }}",
+        *_callout(conf.callout_issuer),
         "}",
     ]
+
+
+def _callout(issuer: str | None) -> list[str]:
+    """A client with another user name is asked about: daemon/named_devices.py."""
+    return [f"  auth_callout: {{ issuer: {issuer}, auth_users: [{DAEMON_USER}, {DEVICE_USER}] }}"] if issuer else []
 
 
 def _rules(denied: tuple[str, ...]) -> str:

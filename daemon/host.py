@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from actors.controls import RESUMED, STARTED, Pause
 from actors.messages import Frames
+from config.address import Address
 from config.model import NS, Settings
 from daemon.clock import Clock, sleep
 from daemon.guard import reconcile
@@ -53,19 +54,45 @@ class Prologue:
         self.started = True
 
 
+class Gate:
+    """Whether the embedded server lets devices in, for the sensor in front of it (daemon.sensor.sensor.Gate)."""
+
+    def __init__(self) -> None:
+        self._open, self._shut = asyncio.Event(), asyncio.Event()
+
+    async def opened(self) -> None:
+        await self._open.wait()
+
+    async def shut(self) -> None:
+        await self._shut.wait()
+
+    def turn(self, *, is_open: bool) -> None:
+        now, before = (self._open, self._shut) if is_open else (self._shut, self._open)
+        before.clear()
+        now.set()
+
+
 class LogHost:
     """One log. `access` says how to reach it, `identity` which one it is."""
 
     def __init__(self, access: Access, identity: LogIdentity, server: "NatsServer | Cluster", news: "News") -> None:
-        self.identity, self.access = identity, access
+        self.identity, self.access, self.gate = identity, access, news.gate
+        self.front: Address | None = None  # of the sensor, once it listens
         self._server = server
         self.reader = LogReader(access, identity.stream, on_state=news.reading)
         self.writer = LogWriter(access)
         news.pokes = (self.reader.poke, self.writer.poke)
 
     @property
+    def embedded(self) -> NatsServer | None:
+        """The server, where it is ours."""
+        return self._server if isinstance(self._server, NatsServer) else None
+
+    @property
     def mqtt(self) -> str | None:
         """Where devices connect; None on a cluster that is not ours."""
+        if self.front is not None:
+            return str(self.front)
         return self._server.endpoint.mqtt if isinstance(self._server, NatsServer) else None
 
     async def append(self, subject: str, payload: bytes) -> int:
@@ -139,6 +166,7 @@ class News:
         self._refusals = RateLimited(per_s=1)
         self.pokes: tuple[Callable[[], None], ...] = ()
         self.back = asyncio.Event()  # the connection was lost, and is there again
+        self.gate = Gate()
         self._connection = "starting"
         self._door = ""  # why devices can't come in; "" = they can
 
@@ -157,8 +185,10 @@ class News:
             case "died":
                 self._telemetry.nats_restarts.inc()
                 self._door = "nats-server died"
+                self.gate.turn(is_open=False)
             case "opened":
                 self._door = ""
+                self.gate.turn(is_open=True)
             case "reconciled":
                 self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
                 self._telemetry.guard_unguarded.inc(int(str(facts.get("unguarded", 0))))

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
+from config.address import Address
 from config.model import NS, Embedded, Log
 from daemon.clock import Clock, SystemClock
 from daemon.guard import Placed, last_mark, reconcile, settle
@@ -81,6 +82,14 @@ class NatsServer:
     def endpoint(self) -> Endpoint:
         """Where the server is; the same after it was started again, but for the pid."""
         return self._child.endpoint
+
+    @property
+    def front(self) -> Address:
+        """Where devices are to connect: a sensor's address, where one stands in front."""
+        return self._child.front
+
+    def remember_front(self, port: int) -> None:
+        self._child.remember_front(port)
 
     @property
     def identity(self) -> LogIdentity:

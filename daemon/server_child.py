@@ -21,6 +21,7 @@ from config.model import Embedded, Log
 from daemon import whole_file
 from daemon.broker_conf import (
     DAEMON_USER,
+    DEVICE_USER,
     OTHERS_BYTES_MAX,
     PUBLISH_DENIED,
     SUBSCRIBE_DENIED,
@@ -33,6 +34,7 @@ from daemon.process import Process
 from daemon.server_binary import Binary, find_binary
 from daemon.server_log import ServerLog, last_words
 from daemon.server_state import (
+    Keys,
     Running,
     forget_running,
     read_keys,
@@ -41,6 +43,7 @@ from daemon.server_state import (
     write_running,
 )
 
+LOOPBACK: Final = "127.0.0.1"
 _PORT_TRIES: Final = 5
 _READY_S: Final = 120.0  # a large log takes its time to be read after a crash
 _ADOPT_S: Final = 20.0  # one that was left behind has had its time
@@ -62,8 +65,9 @@ class Endpoint:
     url: str  # nats://HOST:PORT
     user: str
     password: Password = field(repr=False)
-    mqtt: str  # HOST:PORT as it really is
+    mqtt: str  # HOST:PORT of nats-server's MQTT as it really is
     pid: int
+    device: tuple[str, Password] = field(repr=False)  # who speaks MQTT there, where a sensor does it for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class ServerChild:
         self._settings = settings
         self._file_bytes_max = log.max_bytes + log.guard_bytes + OTHERS_BYTES_MAX
         self._process: Process | None = None
+        self._keys: Keys  # from `set_up` on
         self._pid = 0
         self._log_start = 0
 
@@ -104,8 +109,25 @@ class ServerChild:
     def endpoint(self) -> Endpoint:
         conf = self._conf
         return Endpoint(
-            f"nats://{Address(*conf.nats)}", DAEMON_USER, conf.daemon_password, str(Address(*conf.mqtt)), self._pid
+            f"nats://{Address(*conf.nats)}",
+            DAEMON_USER,
+            conf.daemon_password,
+            str(Address(*conf.mqtt)),
+            self._pid,
+            (DEVICE_USER, conf.device_password),
         )
+
+    @property
+    def front(self) -> Address:
+        """Where devices are to connect, port 0 where none was chosen yet: a sensor listens there, if there is one."""
+        wanted = address_of(self._settings.mqtt)
+        return Address(wanted.host, wanted.port or self._keys.mqtt_port)
+
+    def remember_front(self, port: int) -> None:
+        """Devices find the sensor where it was."""
+        if not address_of(self._settings.mqtt).port and port != self._keys.mqtt_port:
+            self._keys = replace(self._keys, mqtt_port=port)
+            write_keys(self.folder, self._keys)
 
     async def set_up(self) -> None:
         """Find the binary, keys and ports; nothing is started. Raises NoServer, OSError."""
@@ -175,32 +197,39 @@ class ServerChild:
 
     def _with_ports(self) -> BrokerConf:
         """The configuration, with a free port where 0 was asked for: the one of last time if there was one."""
-        nats_at, mqtt_at = address_of(self._settings.nats), address_of(self._settings.mqtt)
+        nats_at = address_of(self._settings.nats)
         nats_port = nats_at.port or self._keys.nats_port or _free_port(nats_at.host)
-        mqtt_port = mqtt_at.port or self._keys.mqtt_port or _free_port(mqtt_at.host)
-        self._keys = replace(
-            self._keys,
-            nats_port=self._keys.nats_port if nats_at.port else nats_port,
-            mqtt_port=self._keys.mqtt_port if mqtt_at.port else mqtt_port,
-        )
+        self._keys = replace(self._keys, nats_port=self._keys.nats_port if nats_at.port else nats_port)
+        mqtt = self._behind() if self._settings.sensor else self._at_the_front()
         write_keys(self.folder, self._keys)
         return BrokerConf(
             nats=(nats_at.host, nats_port),
-            mqtt=(mqtt_at.host, mqtt_port),
-            tls=self._settings.tls,
+            mqtt=mqtt,
+            tls=None if self._settings.sensor else self._settings.tls,
             folder=self.folder.absolute(),
             file_bytes_max=self._file_bytes_max,
             sync_interval_s=self._settings.sync_interval_s,
             daemon_password=self._keys.daemon_password,
             device_password=self._keys.device_password,
-            callout_issuer=self.named.issuer,
+            callout_issuer=None if self._settings.sensor else self.named.issuer,
         )
+
+    def _at_the_front(self) -> tuple[str, int]:
+        at = address_of(self._settings.mqtt)
+        port = at.port or self._keys.mqtt_port or _free_port(at.host)
+        self._keys = replace(self._keys, mqtt_port=self._keys.mqtt_port if at.port else port)
+        return at.host, port
+
+    def _behind(self) -> tuple[str, int]:
+        self._keys = replace(self._keys, behind_port=self._keys.behind_port or _free_port(LOOPBACK))
+        return LOOPBACK, self._keys.behind_port
 
     def _choose_other_ports(self) -> bool:
         """Forget ports that we chose ourselves; False where the settings name them all."""
-        if address_of(self._settings.nats).port and address_of(self._settings.mqtt).port:
+        sensor = self._settings.sensor
+        if address_of(self._settings.nats).port and (address_of(self._settings.mqtt).port and not sensor):
             return False
-        self._keys = replace(self._keys, nats_port=0, mqtt_port=0)
+        self._keys = replace(self._keys, nats_port=0, behind_port=0, mqtt_port=self._keys.mqtt_port if sensor else 0)
         self._conf = self._with_ports()
         return True
 
@@ -231,7 +260,8 @@ class ServerChild:
                 await self.require_alive()
                 try:
                     nc = await self._try_to_connect()
-                    await self.named.serve(nc)
+                    if not self._settings.sensor:
+                        await self.named.serve(nc)
                 except (NatsError, OSError):
                     await asyncio.sleep(0.02)
                 else:

@@ -19,7 +19,8 @@ class Keys:
     device_password: Password = field(repr=False)
     callout_seed: bytes = field(repr=False)  # of the key that signs who may come in
     nats_port: int = 0
-    mqtt_port: int = 0
+    mqtt_port: int = 0  # where devices connect
+    behind_port: int = 0  # of nats-server's MQTT, where a sensor stands in front of it
 
 
 class Running(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ class BridgeCounts(Protocol):
     """What a bridge keeps of itself (daemon/brokers/_base.py); it also has every name of BRIDGE_TOTALS."""
 
     connected: bool
+    silent: bool
     last_message_ns: int
 
 
@@ -142,6 +143,12 @@ class Telemetry:
         for name, total in self.history_totals.items():
             total.read_from(partial(getattr, counters, name))
 
+    def watch_sensor(self, sensor: str, counts: object) -> None:
+        """Read what a sensor counts (`daemon.sensor.counts.Counts`)."""
+        for name, total in self.sensor_totals.items():
+            total.read_from(partial(getattr, counts, name), sensor)
+        self.sensor_connections.labels(sensor).set_function(partial(getattr, counts, "connections"))
+
     def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
         """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
         for reason in denials:
@@ -156,6 +163,7 @@ class Telemetry:
     def watch_bridge(self, bridge: str, counts: BridgeCounts) -> None:
         """Read a bridge's numbers from where it keeps them, until `forget_bridge`."""
         self.bridge_connected.labels(bridge).set_function(lambda: float(counts.connected))
+        self.bridge_silent.labels(bridge).set_function(lambda: float(counts.silent))
         self.bridge_last_message.labels(bridge).set_function(lambda: counts.last_message_ns / 1e9)
         for name, total in self.bridge_totals.items():
             total.read_from(partial(getattr, counts, name), bridge)
@@ -180,6 +188,7 @@ class Telemetry:
 
     def forget_bridge(self, bridge: str) -> None:
         self.bridge_connected.remove(bridge)
+        self.bridge_silent.remove(bridge)
         self.bridge_last_message.remove(bridge)
         for total in self.bridge_totals.values():
             total.forget(bridge)
@@ -268,10 +277,17 @@ class Telemetry:
     def _about_brokers(self) -> None:
         self.bridge_connected = self._gauge("bridge_connected", "1 while subscribed at the other broker.", "bridge")
         self.bridge_last_message = self._gauge(
-            "bridge_last_message_timestamp_seconds", "When a report last came from the other broker.", "bridge"
+            "bridge_last_message_timestamp_seconds", "When a message last came from the other broker.", "bridge"
+        )
+        self.bridge_silent = self._gauge(
+            "bridge_silent", "1 while nothing has come from the other broker for `silent_s`.", "bridge"
         )
         self.bridge_totals = {
             name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
+        }
+        self.sensor_connections = self._gauge("sensor_connections", "Clients that are connected.", "sensor")
+        self.sensor_totals = {
+            name: Total(self.registry, f"detectd_sensor_{name}", text, "sensor") for name, text in SENSOR_TOTALS.items()
         }
         self.nats_restarts = self._counter("nats_restarts", "Times nats-server was started again after it died.")
         self.nats_violations = self._counter("nats_permission_violations", "Publishes and subscriptions refused.")
@@ -320,13 +336,40 @@ BRIDGE_TOTALS: Final = {
     "received": "Messages received from the other broker.",
     "stored": "Of these, reports that the log has stored.",
     "retained": "Retained messages ignored: old news, not a report of now.",
-    "oversize": "Reports longer than the limit: cut, so that the core rejects them.",
+    "oversize": "Messages longer than the limit: cut; of reports the core rejects what is left.",
     "misnamed": "Messages whose topic names no possible thing, ignored.",
     "repeated": "Messages delivered again after a reconnect that the log already had.",
     "pauses": "Times the broker was made to wait because too much waited to be stored.",
     "reconnects": "Connections made after the first.",
     "replies_sent": "Replies handed to the other broker.",
     "replies_dropped": "Replies dropped: the broker was away or slow, or takes none.",
+    "events": "Events stored: what its clients did, equal ones summed.",
+    "redelivered": "Messages about clients that came a second time after a crash, and may count twice.",
+    "unreadable": "Messages about clients that made no sense.",
+}
+
+
+SENSOR_TOTALS: Final = {
+    "accepted": "TCP connections that clients made.",
+    "connected": "Clients that the broker took.",
+    "connect_failed": "Attempts to connect that came to nothing, of those that said who they are.",
+    "disconnected": "Connections that ended.",
+    "left": "Of these, those that the client ended as it should, by DISCONNECT.",
+    "published": "Messages that clients published.",
+    "delivered": "Messages that the broker delivered to clients.",
+    "denied": "Publishes, subscriptions and logins that were refused.",
+    "refused": "Clients that were not let in.",
+    "revoked": "Clients that were put out: what they may is not what it was.",
+    "silent": "Connections closed because no CONNECT came in time.",
+    "malformed": "Connections closed because of bytes that are no MQTT.",
+    "oversize": "Connections closed because of a header that is too long, or no room to keep it.",
+    "crowded": "Connections closed because there were too many.",
+    "handshakes_failed": "Connections that did not get through TLS.",
+    "unreachable": "Clients turned away because the broker was not there.",
+    "unnamed": "Clients connected without an id, or one that is too long: of them there are no events.",
+    "pauses": "Times a client waited because there was no room for what is noted of it.",
+    "stored": "Broker events that the log has stored.",
+    "dropped": "Facts not noted: the log was away for too long.",
 }
 
 

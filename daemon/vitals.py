@@ -18,6 +18,7 @@ from daemon.perform import Performer
 from daemon.pipeline import Pipeline
 from daemon.recovery import Checkpointer
 from daemon.reload import Reloader
+from daemon.sensor.sensors import Sensors
 from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -39,6 +40,7 @@ class Whole(Protocol):
     supervisor: Supervisor
     history: History
     bridges: Bridges
+    sensors: Sensors
     pipeline: Pipeline
     checkpointer: Checkpointer
     reloader: Reloader
@@ -79,6 +81,8 @@ class Vitals:
             why.append(f"reading the log: at {self._position()} of {self.catching_up}")
         else:
             why += [f"actor {key} is not running" for key in self._app.supervisor.failed()]
+        if not self.stopping and hasattr(self._app, "bridges"):
+            why += self._app.bridges.unready()
         return why
 
     def status(self) -> Mapping[str, Any]:
@@ -115,6 +119,7 @@ class Vitals:
             for one in app.dispatch.status()
         ]
         known["bridges"] = app.bridges.status()
+        known["sensors"] = app.sensors.status()
         return known
 
     def metrics(self) -> bytes:

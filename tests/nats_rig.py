@@ -21,7 +21,7 @@ from daemon.server_child import Endpoint
 from daemon.stream_read import Entry, read
 
 SMALL = Log(max_bytes=256 * 1024**2, guard_bytes=64 * 1024**2)
-ANYWHERE = Embedded(mqtt="127.0.0.1:0")
+ANYWHERE = Embedded(mqtt="127.0.0.1:0", sensor=False)
 QUICK = Pace(log_s=0.02, mark_s=0.3, retry_first_s=0.01)
 DEADLINE_S = 30.0
 

@@ -1,20 +1,35 @@
-"""Brokers that are not ours: one file per kind, found by searching this package for its `BROKER`."""
+"""Brokers that are not ours: one file per kind, found by searching this package for its `BROKER` or `FEED`."""
 
-import sys
+from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 from urllib.parse import urlsplit
 
-from config.kinds import discover
 from config.model import Bridge
 from daemon.brokers._base import Entry as Entry
-from daemon.brokers._base import Kind, Source, Surroundings
+from daemon.brokers._base import Feed, Kind, Source, Surroundings
 
 
 @cache
 def kinds() -> dict[str, Kind]:
     """{URL scheme: kind}."""
-    found: dict[str, Kind] = discover(sys.modules[__name__], "BROKER")
+    found: dict[str, Kind] = _exported("BROKER")
     return {scheme: kind for kind in found.values() for scheme in kind.schemes}
+
+
+@cache
+def feeds() -> dict[str, Callable[[Bridge], Feed]]:
+    """{module name, as in `Bridge.events`, and "tap": what makes a bridge's feed of that kind}."""
+    return _exported("FEED")
+
+
+def _exported(constant: str) -> dict[str, Any]:
+    """{module name: its constant} for every module that has it: a feed or a log file is reached by no URL."""
+    names = [info.name for info in iter_modules(__path__) if not info.name.startswith("_")]
+    modules = {name: import_module(f"{__name__}.{name}") for name in names}
+    return {name: getattr(module, constant) for name, module in modules.items() if hasattr(module, constant)}
 
 
 def build(options: Bridge, surroundings: Surroundings) -> Source:

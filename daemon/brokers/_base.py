@@ -58,7 +58,11 @@ class Counts:
     reconnects: int = 0
     replies_sent: int = 0
     replies_dropped: int = 0
+    events: int = 0
+    redelivered: int = 0
+    unreadable: int = 0
     connected: bool = False
+    silent: bool = False
     last_message_ns: int = 0  # wall time, 0: none yet
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from daemon.brokers._wire import Arrived
@@ -11,13 +12,14 @@ WAITING_MAX: Final = 65_536  # messages; an empty one costs memory too
 
 class Inbox:
     """Buffered: yes. When full: it says so, and the sender stops reading, so that the broker waits; what comes all the
-    same is taken, which may be one message more than the bound. Senders: one (the connection). Receivers: one (the
-    store loop).
+    same is taken, which may be what one turn of the connection brings. What was taken counts until it is `settled`.
+    Senders: one (the connection). Receivers: one (the store loop).
     """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._bytes = 0
+        self._bytes = 0  # that wait, or were taken
+        self._taken = 0  # bytes that were taken
         self._waiting: deque[Arrived] = deque()
         self._stirred = asyncio.Event()
         self._closed = False
@@ -29,9 +31,9 @@ class Inbox:
     def is_full(self) -> bool:
         return self._bytes >= self._bytes_max or len(self._waiting) >= WAITING_MAX
 
-    def put(self, message: Arrived) -> None:
-        self._waiting.append(message)
-        self._bytes += len(message.payload)
+    def put(self, messages: Sequence[Arrived]) -> None:
+        self._waiting.extend(messages)
+        self._bytes += sum(len(message.payload) for message in messages)
         self._stirred.set()
 
     async def take(self, most: int) -> list[Arrived]:
@@ -40,8 +42,13 @@ class Inbox:
             self._stirred.clear()
             await self._stirred.wait()
         batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-        self._bytes -= sum(len(message.payload) for message in batch)
+        self._taken += sum(len(message.payload) for message in batch)
         return batch
+
+    def settled(self) -> None:
+        """All that was taken has been stored."""
+        self._bytes -= self._taken
+        self._taken = 0
 
     def close(self) -> None:
         """Nothing more will come: `take` hands out what is left, then nothing."""

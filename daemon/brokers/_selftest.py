@@ -42,7 +42,7 @@ class SelfTest:
         self.verdict = Verdict.UNTRIED
         self.is_under_way = False  # our message is out and neither back nor given up
         self.topic = f"{options.prefix}/things/{client_id}/defender/metrics/json/accepted"
-        self._mode = options.replies
+        self._mode = options.replies if options.reports else "off"
         self._changed = changed
         self._payload = b""
         self._kicks = 0

@@ -70,4 +70,6 @@ def _tls(options: Bridge) -> ssl.SSLContext:
     context.sslsocket_class = _ClosedOnFailure
     if options.cert is not None:
         context.load_cert_chain(options.cert, options.key)
+    if options.alpn:
+        context.set_alpn_protocols(list(options.alpn))
     return context

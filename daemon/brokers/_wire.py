@@ -1,27 +1,15 @@
-"""The one place that knows the insides of aiomqtt and paho: acknowledging by hand, making the broker wait, ending.
+"""The seam between the bridge and what speaks MQTT: one connection, whichever library carries it.
 
-aiomqtt 2.5 acknowledges a message when it arrives, discards what its queue can't hold, and hides whether the broker
-kept our session. paho, inside it, can do all this properly; so its callbacks and its socket come here first. Nothing
-else in the daemon may touch `_client`, `_connected` or `_disconnected`; an upgrade of aiomqtt is checked by
-tests/edge/test_bridge.py.
+Two do: `_mqtt5.py` (MQTT 5 over TCP and TLS, several times faster) and `_aiomqtt.py` (everything else).
 """
-# ruff: noqa: SLF001  (reaching inside is what this file is for)
 
 import asyncio
-import contextlib
-import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal, Protocol
 
-import aiomqtt
-import paho.mqtt.client as paho
-from aiomqtt.exceptions import MqttConnectError
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
+import msgspec
 
 from config.secret import Secret
 
@@ -30,18 +18,36 @@ ANSWER_S: Final = 10.0  # for every answer of the broker
 KEEPALIVE_S: Final = 30
 SESSION_EXPIRY_S: Final = 24 * 3600  # how long a broker keeps what we missed (MQTT 5; others decide themselves)
 RECEIVE_MAX: Final = 2048  # unacknowledged messages that an MQTT 5 broker may have under way to us
-READS_AT_ONCE: Final = 64
-PACKET_BYTES_MAX: Final = 1024 * 1024  # an MQTT 5 broker drops longer ones itself
+PACKET_BYTES_MAX: Final = 1024 * 1024  # an MQTT 5 broker drops longer ones itself; of others the rest is not kept
+UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024  # a broker that reads nothing of ours is given up
+REFUSED: Final = 0x80
+HUNG_UP: Final = "the broker closed the connection before it answered"
 
 Version = Literal["5", "3.1.1"]
 
 
 class ConnectFailed(Exception):
-    """No connection; says why, in words. `speaks_otherwise`: the broker may speak another version of MQTT."""
+    """No connection; says why, in words.
 
-    def __init__(self, why: str, *, speaks_otherwise: bool = False) -> None:
+    `speaks_otherwise`: the broker may speak another version of MQTT. `refused`: it answered, or hung up on us, and
+    something that we asked for may be the reason: a will, for example.
+    """
+
+    def __init__(self, why: str, *, speaks_otherwise: bool = False, refused: bool = False) -> None:
         super().__init__(why)
-        self.speaks_otherwise = speaks_otherwise
+        self.speaks_otherwise, self.refused = speaks_otherwise, refused
+
+
+class Broken(Exception):
+    """The connection is lost, or an answer did not come in time; says which, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes for us, retained and at QoS 1, when we are gone without a word."""
+
+    topic: str
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,9 @@ class Address:
     tls: ssl.SSLContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A message as it came. `topic` is empty where it is not UTF-8."""
+# A struct without garbage collection costs a fifth of a frozen dataclass to make, and one is made per message.
+class Arrived(msgspec.Struct, frozen=True, gc=False):
+    """A message as it came. `topic` is empty where it is not UTF-8; `received_ns` is wall time."""
 
     topic: str
     payload: bytes
@@ -66,28 +72,28 @@ class Arrived:
     mid: int
     dup: bool
     retain: bool
+    received_ns: int = 0
 
 
-class Wire:
-    """One connection, used once: `open`, then messages come by `arrived` until `gone` is done, then `close`.
+Arrivals = Callable[[Sequence[Arrived]], None]
+"""Takes the messages that came together, in order. Called from the loop; must not block and must not raise."""
 
-    `arrived` is called from the loop, must not block and must not raise.
+
+class Wire(Protocol):
+    """One connection, used once: `open`, then messages come until `gone` is done, then `close`.
+
+    A packet longer than PACKET_BYTES_MAX never is in memory: of a message the beginning is kept and counted in `cut`.
     """
 
-    def __init__(self, address: Address, version: Version, arrived: Callable[[Arrived], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.session_present = False
-        self.gone: asyncio.Future[str] = self._loop.create_future()
-        self.publish_refused: str | None = None  # what an MQTT 5 broker answered to our last QoS 1 publish
-        self._arrived = arrived
-        self._last_words = "the connection was lost"
-        self._client = _client(address, version)
-        self._inner = self._client._client
-        self._watch: asyncio.Task[None] | None = None
-        self._thread_done = asyncio.Event()
-        self._heard = 0
-        self._paused = False
-        self._take_over(self._inner)
+    gone: asyncio.Future[str]
+    session_present: bool
+    publish_refused: str | None
+    """What an MQTT 5 broker answered to our last QoS 1 publish, where that was no."""
+    gave_up: bool
+    """It was us who ended it: for what the broker sent, or did not read."""
+
+    @property
+    def cut(self) -> int: ...
 
     async def open(self) -> None:
         """Connect, keeping the session that the broker has of us.
@@ -95,231 +101,50 @@ class Wire:
         Raises:
             ConnectFailed: and nothing is left open.
         """
-        entering = asyncio.ensure_future(self._client.__aenter__())
-        try:
-            await asyncio.shield(entering)
-        except asyncio.CancelledError:
-            # paho connects in a thread, which nobody can interrupt; left alone it would come back to a closed loop.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CONNECT_S + 1.0):
-                    await self._thread_done.wait()
-            entering.cancel()
-            await asyncio.gather(entering, return_exceptions=True)
-            self._abandon()
-            raise
-        except aiomqtt.MqttError as why:
-            self._abandon()
-            raise _failure(why) from why
-        self._watch = asyncio.create_task(self._see_it_go(), name="bridge connection")
+        ...
 
-    async def subscribe(self, filters: Sequence[str]) -> list[int]:
+    async def subscribe(self, filters: Sequence[str], *, no_local: bool = False) -> list[int]:
         """Ask for QoS 1; the broker's answer per filter: the granted QoS, or 128 and above for a refusal.
 
-        Raises:
-            aiomqtt.MqttError: the connection was lost, or no answer came.
+        `no_local`: not what we publish ourselves (MQTT 5 only). Raises Broken.
         """
-        # Retained messages only for a subscription that is new: they are not wanted, and may be a million.
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        topics: Any = [(topic, options if self._is_5 else 1) for topic in filters]
-        codes = await self._client.subscribe(topics)
-        return [code.value if isinstance(code, ReasonCode) else int(code) for code in codes]
+        ...
 
-    async def publish(self, topic: str, payload: bytes) -> None:
-        """At QoS 1; returns after the acknowledgement. An MQTT 5 broker's refusal is in `publish_refused`.
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Raises Broken."""
+        ...
 
-        Raises:
-            aiomqtt.MqttError: the connection was lost, or no answer came.
-        """
-        self.publish_refused = None
-        await self._client.publish(topic, payload, qos=1)
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """At QoS 1; returns after the acknowledgement. Raises Broken."""
+        ...
 
     async def send(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """At QoS 0; returns when the last one has been handed to the system, so that nothing piles up here.
+        """At QoS 0; returns when the system can take more, so that nothing piles up here.
 
         Raises:
-            aiomqtt.MqttError: the connection was lost.
-            ValueError: a topic can't be published to.
+            Broken: the connection was lost.
+            ValueError: a topic can't be published to; those before it are sent.
         """
-        for topic, payload in messages[:-1]:
-            self._inner.publish(topic, payload, qos=0)
-        for topic, payload in messages[-1:]:
-            await self._client.publish(topic, payload, qos=0)
+        ...
 
-    def acknowledge(self, mid: int) -> None:
-        """PUBACK. On a lost connection it does nothing: the broker sends the message again on the next one."""
-        if not self.gone.done():
-            self._inner.ack(mid, 1)
+    def acknowledge(self, mids: Sequence[int]) -> None:
+        """PUBACKs. On a lost connection it does nothing: the broker sends the messages again on the next one."""
+        ...
 
     def pause(self) -> None:
-        """Read no more until `resume`: the broker fills the connection and waits. May be called by `arrived`."""
-        self._paused = True
-        if (sock := self._inner.socket()) is not None:
-            self._loop.remove_reader(sock.fileno())
+        """Read no more until `resume`: the broker fills the connection and waits. May be called by the arrivals."""
+        ...
 
-    def resume(self) -> None:
-        if self._paused and not self.gone.done() and (sock := self._inner.socket()) is not None:
-            self._paused = False
-            self._loop.add_reader(sock.fileno(), self._read)
-            self._loop.call_soon(self._read)  # TLS may hold what the socket does not show any more
+    def resume(self) -> None: ...
 
     def fail(self, why: str) -> None:
         """Give the connection up: it is `gone` from now on, and must be closed."""
-        if not self.gone.done():
-            self.gone.set_result(why)
+        ...
 
     async def close(self) -> None:
         """Say goodbye if it is still there; the broker keeps the session."""
-        polite = not self.gone.done()
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
-        if polite:
-            with contextlib.suppress(aiomqtt.MqttError):
-                await self._client.__aexit__(None, None, None)
-        self.fail("closed")
-        await asyncio.sleep(0)  # a writer that aiomqtt is about to register would find its file number reused
-        self._abandon()
-
-    async def _see_it_go(self) -> None:
-        try:
-            async for _ in self._client.messages:  # none ever comes this way: it is how aiomqtt tells of the end
-                continue
-        except aiomqtt.MqttError:
-            self.fail(self._last_words)
-
-    def _abandon(self) -> None:
-        # aiomqtt leaves the socket open, and a task that polls it, when a connection fails half way.
-        self._inner._sock_close()
-
-    def _take_over(self, inner: paho.Client) -> None:
-        on_connect, on_disconnect, on_publish = inner.on_connect, inner.on_disconnect, inner.on_publish
-        on_socket_open = inner.on_socket_open
-
-        def connected(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-            self.session_present = bool(flags.session_present)
-            on_connect(client, data, flags, reason, properties)  # type: ignore[misc, call-arg]  # aiomqtt's own
-
-        def disconnected(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-            if flags.is_disconnect_packet_from_server:
-                self._last_words = f"the broker ended the connection: {reason}"
-            on_disconnect(client, data, flags, reason, properties)  # type: ignore[misc, call-arg]
-            self._hung_up()
-
-        def published(client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
-            if reason.value >= REFUSED:
-                self.publish_refused = str(reason)
-            on_publish(client, data, mid, reason, properties)  # type: ignore[misc, call-arg]
-
-        def opened(client: Any, data: Any, sock: Any) -> None:
-            on_socket_open(client, data, sock)  # type: ignore[misc]
-            # Called in the connecting thread. Ours comes after aiomqtt's own and takes its place.
-            self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read)
-
-        connect = self._client._client_connect
-
-        def connect_in_thread() -> None:
-            try:
-                connect()
-            finally:
-                self._loop.call_soon_threadsafe(self._thread_done.set)
-
-        self._client._client_connect = connect_in_thread  # type: ignore[method-assign]
-        inner.on_socket_open = opened
-        inner.on_connect, inner.on_disconnect, inner.on_publish = connected, disconnected, published
-        inner.on_message = self._on_message
-        inner.manual_ack_set(True)
-        inner.connect_timeout = CONNECT_S
-
-    def _read(self) -> None:
-        """Read packets while each brings a message, up to READS_AT_ONCE: one turn of the loop for many."""
-        for _ in range(READS_AT_ONCE):
-            if self._paused or self._inner.socket() is None:
-                return
-            heard = self._heard
-            try:
-                self._inner.loop_read()
-            except Exception as why:  # noqa: BLE001  # paho raises whatever it stumbles over in a packet
-                self._last_words = f"the broker sent what is not MQTT: {why!r}"
-                self._inner._sock_close()
-                self._hung_up()
-                return
-            if self._heard == heard and not self._is_pending():
-                return
-        if self._is_pending():
-            self._loop.call_soon(self._read)
-
-    def _is_pending(self) -> bool:
-        pending = getattr(self._inner.socket(), "pending", None)  # TLS and WebSocket have it
-        return bool(pending and pending())
-
-    def _hung_up(self) -> None:
-        # aiomqtt would wait the whole ANSWER_S for a broker that hung up without a word.
-        if not self._client._connected.done():
-            self._client._connected.set_exception(aiomqtt.MqttError(HUNG_UP))
-        self.fail(self._last_words)
-
-    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        self._heard += 1
-        self._arrived(Arrived(topic, bytes(message.payload), message.qos, message.mid, message.dup, message.retain))
-
-    @property
-    def _is_5(self) -> bool:
-        return self._inner.protocol == paho.MQTTv5
+        ...
 
 
-REFUSED: Final = 0x80
-HUNG_UP: Final = "the broker closed the connection before it answered"
-# CONNACK: unacceptable version (3.1.1), malformed, protocol error, unsupported version (5).
-_SPEAKS_OTHERWISE: Final = frozenset({0x01, 0x81, 0x82, 0x84})
-
-
-# Its errors and ours are the same events; we tell them once, in words.
-_SILENT: Final = logging.getLogger("daemon.brokers.aiomqtt")
-_SILENT.setLevel(logging.CRITICAL)
-
-
-def _client(address: Address, version: Version) -> aiomqtt.Client:
-    is_5 = version == "5"
-    return aiomqtt.Client(
-        address.host,
-        address.port,
-        logger=_SILENT,
-        username=address.username,
-        password=address.password.reveal() if address.password else None,
-        identifier=address.client_id,
-        protocol=aiomqtt.ProtocolVersion.V5 if is_5 else aiomqtt.ProtocolVersion.V311,
-        clean_session=None if is_5 else False,
-        clean_start=False if is_5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
-        properties=_connect_properties() if is_5 else None,
-        transport=address.transport,
-        websocket_path=address.path,
-        tls_context=address.tls,
-        timeout=ANSWER_S,
-        keepalive=KEEPALIVE_S,
-    )
-
-
-def _connect_properties() -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = SESSION_EXPIRY_S
-    properties.ReceiveMaximum = RECEIVE_MAX
-    properties.MaximumPacketSize = PACKET_BYTES_MAX
-    return properties
-
-
-def _failure(why: aiomqtt.MqttError) -> ConnectFailed:
-    if isinstance(why, MqttConnectError):
-        code = why.rc.value if isinstance(why.rc, ReasonCode) else why.rc
-        return ConnectFailed(_in_words(why), speaks_otherwise=code in _SPEAKS_OTHERWISE)
-    unanswered = str(why) in (HUNG_UP, "Operation timed out")
-    return ConnectFailed(_in_words(why), speaks_otherwise=unanswered)
-
-
-def _in_words(why: BaseException) -> str:
-    if isinstance(why, aiomqtt.MqttCodeError) and isinstance(why.rc, ReasonCode):
-        return f"the broker says: {why.rc}"
-    return str(why) or type(why).__name__
+def is_publishable(topic: str) -> bool:
+    return bool(topic) and not set(topic) & set("+#\0")

@@ -238,7 +238,7 @@ async def test_a_taken_port_is_an_error_that_names_it(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         events = Events()
         server = NatsServer(
-            Embedded(mqtt=f"127.0.0.1:{port}", nats=f"127.0.0.1:{_free_port()}"), SMALL, tmp_path, events
+            Embedded(mqtt=f"127.0.0.1:{port}", nats=f"127.0.0.1:{_free_port()}", sensor=False), SMALL, tmp_path, events
         )
         with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port}.*address already in use"):
             await server.start()

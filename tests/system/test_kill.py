@@ -249,7 +249,8 @@ async def test_a_daemon_killed_while_the_receiver_is_away_tells_it_once_later(tm
 
 
 async def test_a_killed_daemon_takes_over_the_server_that_it_left(tmp_path: Path) -> None:
-    async with serving(write(tmp_path, broker={"embedded": {"mqtt": f"127.0.0.1:{free_port()}"}})) as daemon:
+    embedded = {"mqtt": f"127.0.0.1:{free_port()}", "sensor": False}
+    async with serving(write(tmp_path, broker={"embedded": embedded})) as daemon:
         before = daemon.nats_pids()
         await daemon.kill()
         await send(daemon.mqtt, "t1", report(1))  # devices don't notice

@@ -1,0 +1,157 @@
+"""The CONNECT packet: who wants in, what it leaves behind, and the same packet with another login."""
+
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+CONNECT_MAX: Final = 64 * 1024
+WILL, USER, PASSWORD = 0x04, 0x80, 0x40
+NAMES: Final = {b"MQTT": frozenset({4, 5}), b"MQIsdp": frozenset({3})}
+
+
+class Malformed(Exception):
+    """Bytes that are no MQTT."""
+
+
+class TooMuch(Malformed):
+    """More bytes than there may be, or than there is room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """What a CONNECT says, and its bytes."""
+
+    level: int  # 3, 4: MQTT 3.1 and 3.1.1; 5
+    client_id: str
+    will_topic: str | None
+    username: str | None
+    password: bytes | None = field(repr=False)
+    body: bytes = field(repr=False)
+    flags_at: int  # places in the body
+    login_at: int
+
+    @property
+    def whole(self) -> bytes:
+        """The packet as it came."""
+        return packet(0x10, self.body)
+
+    def as_user(self, username: bytes, password: bytes) -> bytes:
+        """The packet, with this login in the place of its own."""
+        flags = bytes([self.body[self.flags_at] | USER | PASSWORD])
+        before, between = self.body[: self.flags_at], self.body[self.flags_at + 1 : self.login_at]
+        return packet(0x10, before + flags + between + _text(username) + _text(password))
+
+
+def parse(body: bytes) -> Connect:
+    """Read the packet's body. Raises Malformed."""
+    try:
+        return _parsed(_Cursor(body))
+    except (IndexError, struct.error, UnicodeDecodeError) as problem:
+        raise Malformed("the CONNECT packet can't be read") from problem
+
+
+def extent(data: bytes | bytearray) -> tuple[int, int] | None:
+    """(where the body begins, where the packet ends) of the CONNECT that `data` begins with; None: not known yet.
+
+    Raises Malformed where it begins with anything else, TooMuch where the packet is longer than CONNECT_MAX.
+    """
+    if data[0] != 0x10:
+        raise Malformed("the first packet is no CONNECT")
+    size = 0
+    for i, byte in enumerate(data[1:5]):
+        size |= (byte & 127) << (7 * i)
+        if byte < 128:
+            if size > CONNECT_MAX:
+                raise TooMuch("a CONNECT packet that is too long")
+            return i + 2, i + 2 + size
+    if len(data) >= 5:
+        raise Malformed("a length of more than four bytes")
+    return None
+
+
+def packet(first: int, body: bytes) -> bytes:
+    """A whole packet: its first byte, its length, its body."""
+    return bytes([first]) + length(len(body)) + body
+
+
+def length(size: int) -> bytes:
+    """A number as MQTT writes its lengths."""
+    out = bytearray()
+    while True:
+        size, low = divmod(size, 128)
+        out.append(low | (0x80 if size else 0))
+        if not size:
+            return bytes(out)
+
+
+class _Cursor:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def short(self) -> int:
+        self.at += 2
+        value: int = struct.unpack_from(">H", self.data, self.at - 2)[0]
+        return value
+
+    def blob(self) -> bytes:
+        size = self.short()
+        self.at += size
+        if self.at > len(self.data):
+            raise IndexError
+        return self.data[self.at - size : self.at]
+
+    def text(self) -> str:
+        text = self.blob().decode()
+        if "\0" in text:
+            raise Malformed("a text of the CONNECT packet holds a NUL")
+        return text
+
+    def skip_properties(self) -> None:
+        size = 0
+        for i in range(4):
+            byte = self.byte()
+            size |= (byte & 127) << (7 * i)
+            if byte < 128:
+                break
+        else:
+            raise Malformed("a length of more than four bytes")
+        self.at += size
+        if self.at > len(self.data):
+            raise IndexError
+
+
+def _parsed(cursor: _Cursor) -> Connect:
+    levels = NAMES.get(cursor.blob())
+    level = cursor.byte()
+    # The top bit marks a bridge of Mosquitto.
+    if levels is None or level & 0x7F not in levels:
+        raise Malformed("not a version of MQTT that is known")
+    flags_at = cursor.at
+    flags = cursor.byte()
+    cursor.short()  # keep-alive time
+    if level & 0x7F == 5:
+        cursor.skip_properties()
+    client_id = cursor.text()
+    will_topic = _will(cursor, level) if flags & WILL else None
+    login_at = cursor.at
+    username = cursor.text() if flags & USER else None
+    password = cursor.blob() if flags & PASSWORD else None
+    if cursor.at != len(cursor.data):
+        raise Malformed("bytes behind the end of the CONNECT packet")
+    return Connect(level & 0x7F, client_id, will_topic, username, password, cursor.data, flags_at, login_at)
+
+
+def _will(cursor: _Cursor, level: int) -> str:
+    if level & 0x7F == 5:
+        cursor.skip_properties()
+    topic = cursor.text()
+    cursor.blob()  # its payload
+    return topic
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack(">H", len(text)) + text

@@ -1,0 +1,67 @@
+"""Who may come in and what they may do there, as the sensor asks it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a client says of itself."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None = field(repr=False)
+    certificate: bytes | None = field(repr=False)  # DER, verified
+    ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: str
+    code: int  # MQTT 3.1.1's: 4 or 5
+
+
+class Pass(Protocol):
+    """`judges` False: everything may pass unread."""
+
+    @property
+    def user(self) -> str: ...
+    @property
+    def judges(self) -> bool: ...
+    def may_publish(self, topic: str) -> bool: ...
+    def may_subscribe(self, topic_filter: str) -> bool: ...
+
+
+class Doorman(Protocol):
+    """`revision` grows when credentials or rules change: then `still_good` is asked for everyone who is in."""
+
+    @property
+    def revision(self) -> int: ...
+    async def admit(self, hello: Hello) -> Pass | Refusal: ...
+    def still_good(self, hello: Hello, given: Pass) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Anyone:
+    """The pass where nobody is judged."""
+
+    user: str
+    judges: bool = False
+
+    def may_publish(self, topic: str) -> bool:  # noqa: ARG002 - as every pass
+        return True
+
+    def may_subscribe(self, topic_filter: str) -> bool:  # noqa: ARG002 - as every pass
+        return True
+
+
+class OpenDoor:
+    """Lets everybody in."""
+
+    revision = 0
+
+    async def admit(self, hello: Hello) -> Pass | Refusal:
+        return Anyone(hello.username or "")
+
+    def still_good(self, hello: Hello, given: Pass) -> bool:  # noqa: ARG002
+        return True

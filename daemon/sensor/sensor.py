@@ -1,0 +1,546 @@
+"""One sensor: listens, asks the doorman, connects to the broker, bounds everybody, and books what it hears.
+
+A slow or hostile client costs only itself: connections, those that have not greeted, those that wait to be let through,
+bytes held and topics summed are all bounded, and what a bound turns away is counted.
+"""
+
+import asyncio
+import errno
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from secrets import token_hex
+from typing import Any, Final, Protocol
+
+import structlog
+
+from actors.events import Event
+from config.address import Address
+from daemon.brokers._tally import KEYS_MAX, Tally
+from daemon.clock import NS, Clock, sleep
+from daemon.logs import RateLimited
+from daemon.sensor import answers, sums
+from daemon.sensor.connect import Connect
+from daemon.sensor.counts import Counts
+from daemon.sensor.denied import OwnRefusals, nothing_refused
+from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
+from daemon.sensor.ledger import Ledger, Log
+from daemon.sensor.link import BrokerSide, Link
+from daemon.sensor.stream import Room
+
+CONNECTIONS_MAX: Final = 100_000
+UNGREETED_MAX: Final = 10_000
+WAITING_MAX: Final = 20_000
+GREETING_S: Final = 10.0  # until the CONNECT is there, TLS included
+PATIENCE_S: Final = 10.0  # until the broker is there
+RETRY_S: Final = 0.1
+LEAVING_S: Final = 10.0  # for what was written last to be taken
+FLUSH_S: Final = 1.0
+BACKLOG: Final = 1024
+ACCEPTED_AT_ONCE: Final = 128
+FILES_KEPT: Final = 512  # descriptors for all else
+SLICE: Final = 1000  # connections looked at before others have their turn
+KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+PORTS: Final = 20_000  # connections from one address to one listener: it has 28 000 ports to offer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The broker behind. `login`: takes the place of what clients say, where they must not get past the sensor."""
+
+    address: Callable[[], Address]
+    tls: ssl.SSLContext | None = None
+    login: tuple[bytes, bytes] | None = None
+    patience_s: float = 0.0  # for one that is not there
+
+
+class Gate(Protocol):
+    """Whether the broker is ready for clients; waited for by one task."""
+
+    async def opened(self) -> None: ...
+    async def shut(self) -> None: ...
+
+
+class AlwaysOpen:
+    """A broker that is not ours: whether it is there shows when somebody wants to go there."""
+
+    async def opened(self) -> None:
+        return
+
+    async def shut(self) -> None:
+        await asyncio.Event().wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    connections: int = CONNECTIONS_MAX
+    ungreeted: int = UNGREETED_MAX
+    waiting: int = WAITING_MAX
+    keys: int = KEYS_MAX
+
+
+class Sensor:
+    """Call `listen`, then run `run` as a task; cancel that, and `stop`."""
+
+    def __init__(
+        self, name: str, upstream: Upstream, doorman: Doorman, writer: Log, clock: Clock, *,
+        tls: ssl.SSLContext | None = None, gate: Gate | None = None, refuses: OwnRefusals = nothing_refused,
+        bounds: Bounds | None = None,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.counts = Counts()
+        self.room = Room()
+        self.refuses = refuses
+        self._upstream, self._doorman, self._clock, self._tls = upstream, doorman, clock, tls
+        self._gate: Gate = gate or AlwaysOpen()
+        self._bounds = bounds or Bounds()
+        self._ledger = Ledger(name, writer, clock, self.counts)
+        self._tally = Tally()
+        self._socket: socket.socket | None = None
+        self._accepts = False
+        self._is_open = asyncio.Event()
+        self._run, self._number = token_hex(4), 0
+        self._links: set[Link] = set()
+        self._handshakes = 0
+        self._ungreeted: dict[Link | int, int] = {}  # since when; a number stands for a TLS handshake under way
+        self._leaving: dict[Link, int] = {}  # until when
+        self._heard: dict[Link, None] = {}
+        self._keys = 0  # sums that are not booked
+        self._crowd: list[Link] = []
+        self._hurry = asyncio.Event()
+        self._doubtful: list[Event] = []  # ends that may turn out to be the broker's own end
+        self._doubted: list[Event] = []  # the same, a collection ago
+        self._revision = doorman.revision
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._warnings = RateLimited(per_s=1)
+        self._stopping = False
+
+    # Listening
+
+    async def listen(self, address: Address) -> Address:
+        """Bind; clients that come wait until `run` lets them through. Raises OSError, with the address."""
+        _raise_limit()
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        loop = asyncio.get_running_loop()
+        info = await loop.getaddrinfo(address.host, address.port, family=family, type=socket.SOCK_STREAM)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(info[0][4])
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise OSError(error.errno, f"{address}: bind: {_words(error)}") from None
+        listener.setblocking(False)
+        self._socket = listener
+        self._accept_again()
+        return Address(address.host, listener.getsockname()[1])
+
+    def _accept_again(self) -> None:
+        if self._socket is not None and not self._accepts:
+            self._accepts = True
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
+
+    def _accept_no_more(self) -> None:
+        if self._socket is not None and self._accepts:
+            self._accepts = False
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                client, _peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors or memory: the sweep tries again
+                self._warn("sensor.accept_failed", why=str(error))
+                self._accept_no_more()
+                return
+            self._take_in(client)
+
+    def _take_in(self, client: socket.socket) -> None:
+        self.counts.accepted += 1
+        if self.counts.connections + self._handshakes >= min(self._bounds.connections, _links_max()):
+            self.counts.crowded += 1
+            client.close()
+            return
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE:
+            client.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._spawn(self._shake_hands(client))
+
+    async def _shake_hands(self, client: socket.socket) -> None:
+        """From a socket to a link, through TLS where there is any."""
+        self._number += 1
+        number, now = self._number, self._clock.monotonic_ns()
+        link = Link(self, f"{self._run}-{number:x}", now)
+        self._handshakes += 1
+        self._ungreeted[number] = now
+        self._bound_ungreeted()
+        timeout = {"ssl_handshake_timeout": GREETING_S} if self._tls else {}
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(lambda: link, client, ssl=self._tls, **timeout)
+        except (OSError, ssl.SSLError, TimeoutError):
+            self.counts.handshakes_failed += 1
+            client.close()
+        finally:
+            self._handshakes -= 1
+            self._ungreeted.pop(number, None)
+            self.counts.ungreeted = len(self._ungreeted)
+
+    # What links tell (daemon.sensor.link.Around)
+
+    def now_ns(self) -> int:
+        return self._clock.now_ns()
+
+    def arrived(self, link: Link) -> None:
+        self._links.add(link)
+        self.counts.connections = len(self._links)
+        self._ungreeted[link] = link.since_ns
+        self._bound_ungreeted()
+        if self._stopping:
+            link.abort()
+
+    def _bound_ungreeted(self) -> None:
+        """The oldest goes: who means it greets at once."""
+        while len(self._ungreeted) > self._bounds.ungreeted:
+            oldest = next((one for one in self._ungreeted if isinstance(one, Link)), None)
+            if oldest is None:
+                break
+            self.counts.crowded += 1
+            oldest.abort()
+        self.counts.ungreeted = len(self._ungreeted)
+
+    def greeted(self, link: Link) -> None:
+        self._ungreeted.pop(link, None)
+        self.counts.ungreeted = len(self._ungreeted)
+        if self.counts.waiting >= self._bounds.waiting:
+            self.counts.crowded += 1
+            link.close()
+            return
+        self._spawn(self._let_in(link))
+
+    def connected(self, link: Link) -> None:
+        self.counts.connected += 1
+        if link.is_named:
+            self._put(self._event("connected", link))
+        else:
+            self.counts.unnamed += 1
+
+    def denied(self, link: Link, topic: str = "", count: int = 1) -> None:
+        self.counts.denied += count
+        if link.is_named and self._may_tally():
+            self._tally.add("denied", link.client_id, self.now_ns(), topic=topic, count=count, user=link.user)
+
+    def has_room(self, link: Link) -> bool:
+        if self._keys >= self._bounds.keys:
+            self._hurry.set()
+            if self._ledger.is_away or self._keys >= 2 * self._bounds.keys:
+                self.counts.dropped += 1
+                return False
+            self._make_wait(link)
+        elif link.has_many:
+            self._make_wait(link)
+        self._keys += 1
+        return True
+
+    def _make_wait(self, link: Link) -> None:
+        if not link.is_crowded:
+            self.counts.pauses += 1
+            self._crowd.append(link)
+            link.wait()
+
+    def heard(self, link: Link) -> None:
+        self._heard[link] = None
+
+    def ended(self, link: Link, *, by_broker: bool) -> None:
+        self._links.discard(link)
+        self.counts.connections = len(self._links)
+        if self._ungreeted.pop(link, None) is not None:
+            self.counts.ungreeted = len(self._ungreeted)
+        if not self._stopping:
+            self._leaving[link] = self._clock.monotonic_ns() + int(LEAVING_S * NS)
+        if link.is_in:
+            self._book_end(link, by_broker=by_broker)
+        elif link.has_greeted and not self._stopping:
+            self._book_failure(link)
+
+    def _book_end(self, link: Link, *, by_broker: bool) -> None:
+        self.counts.disconnected += 1
+        self.counts.left += link.said_bye
+        # What ends with the daemon or its broker is no doing of the device: the next start writes that all have ended.
+        if link.is_named and not self._stopping and self._is_open.is_set():
+            event = self._event("disconnected", link)
+            if by_broker:
+                self._doubtful.append(event)
+            else:
+                self._put(event)
+
+    def _book_failure(self, link: Link) -> None:
+        self.counts.connect_failed += 1
+        if link.is_named and self._may_tally():
+            self._tally.add("connect-failed", link.client_id, self.now_ns(), ip=link.ip, user=link.user)
+
+    def _event(self, kind: Any, link: Link) -> Event:
+        return Event(
+            event=kind, client_id=link.client_id, time=self.now_ns(), ip=link.ip, user=link.user,
+            session=link.session,
+        )  # fmt: skip
+
+    def _put(self, event: Event) -> None:
+        if self._may_tally():
+            self._tally.put(event)
+
+    def _may_tally(self) -> bool:
+        if len(self._tally) < 2 * self._bounds.keys:
+            return True
+        self._hurry.set()
+        self.counts.dropped += 1
+        return False
+
+    # Letting in
+
+    async def _let_in(self, link: Link) -> None:
+        self.counts.waiting += 1
+        try:
+            await self._introduce(link)
+        except TimeoutError:
+            self.counts.unreachable += 1
+            link.close()
+        except OSError as problem:
+            self.counts.unreachable += 1
+            self._warn("sensor.broker_unreachable", why=str(problem))
+            link.close()
+        except Exception as problem:  # noqa: BLE001  # isolation boundary: what one client brings about is not the sensor's end
+            self._warn("sensor.admission_failed", why=repr(problem))
+            link.close()
+        finally:
+            self.counts.waiting -= 1
+
+    async def _introduce(self, link: Link) -> None:
+        connect = link.connect
+        assert connect is not None
+        async with asyncio.timeout(PATIENCE_S):
+            await self._is_open.wait()
+        hello = Hello(connect.client_id, connect.username, connect.password, link.certificate, link.ip)
+        link.hello = hello
+        speaks_otherwise = self._upstream.login is not None and connect.level == 5
+        if speaks_otherwise:
+            # nats-server refuses MQTT 5 before it asks who it is, in its own words.
+            given: Pass | Refusal = Anyone("")
+        else:
+            given = await self._doorman.admit(hello)
+        if not isinstance(given, Refusal) and not _may_leave_will(connect, given):
+            self.denied(link, connect.will_topic or "")
+            given = Refusal("its last will is for a topic that is not its own", 5)
+        elif isinstance(given, Refusal):
+            self.denied(link)
+        if isinstance(given, Refusal):
+            self.counts.refused += 1
+            link.turn_away(answers.connack_refused(given.code, connect.level))
+            return
+        broker = await self._reach(link)
+        if link.has_ended or not self._is_open.is_set():
+            broker.abort()
+            link.close()
+            return
+        link.pass_through(broker, self._greeting(connect), hello, given)
+
+    def _greeting(self, connect: Connect) -> bytes:
+        if self._upstream.login is None or connect.level == 5:
+            return connect.whole
+        return connect.as_user(*self._upstream.login)
+
+    async def _reach(self, link: Link) -> asyncio.Transport:
+        """A connection to the broker. Raises OSError, TimeoutError."""
+        deadline_ns = self._clock.monotonic_ns() + int(self._upstream.patience_s * NS)
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    return await self._connect(link, self._upstream.address())
+            except OSError:
+                if self._clock.monotonic_ns() >= deadline_ns or link.has_ended:
+                    raise
+                await sleep(self._clock, RETRY_S)
+
+    async def _connect(self, link: Link, to: Address) -> asyncio.Transport:
+        name = to.host if self._upstream.tls else None
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: BrokerSide(link), to.host, to.port, ssl=self._upstream.tls, server_hostname=name,
+            local_addr=self._from(to),
+        )  # fmt: skip
+        return transport
+
+    def _from(self, to: Address) -> tuple[str, int] | None:
+        """Our own end: with very many clients one loopback address has not ports enough."""
+        place = len(self._links) // PORTS
+        return (f"127.0.{place}.1", 0) if place and to.host.startswith("127.") else None
+
+    # Looking after
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._mind_the_gate(), name=f"sensor {self.name} gate")
+            tasks.create_task(self._book(), name=f"sensor {self.name} books")
+            tasks.create_task(self._sweep(), name=f"sensor {self.name} sweep")
+
+    async def _mind_the_gate(self) -> None:
+        while True:
+            await self._gate.opened()
+            await self.flush()
+            await self._ledger.cut()
+            self._is_open.set()
+            await self._gate.shut()
+            self._is_open.clear()
+            self._doubtful, self._doubted = [], []
+            for link in [link for link in self._links if link.is_through]:
+                link.abort()
+
+    async def _book(self) -> None:
+        while True:
+            await self._hurry.wait()  # a second is over (`_sweep`), or the sums are full
+            self._hurry.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Book what was heard until now."""
+        events = await self._collected()
+        if events:
+            await self._ledger.store(events)
+
+    async def _collected(self) -> list[Event]:
+        heard, self._heard = self._heard, {}
+        self._keys = 0
+        events = [*self._tally.taken(), *self._doubted]
+        self._doubted, self._doubtful = self._doubtful, []
+        for at, link in enumerate(heard):
+            events += self._of(link)
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        crowd, self._crowd = self._crowd, []
+        for link in crowd:
+            link.go_on()
+        return sorted(events, key=_time)
+
+    def _of(self, link: Link) -> list[Event]:
+        """What a link published and received since it was last asked."""
+        if not link.is_in:
+            if not link.has_ended:  # it may be taken yet
+                self._heard[link] = None
+                self._keys += len(link.sums) + len(link.delivered)
+            return []
+        published, link.sums = link.sums, {}
+        delivered, link.delivered = link.delivered, {}
+        found = [event for each in (published, delivered) for event in sums.events(each, link.client_id, link.user)]
+        for event in found:
+            match event.event:
+                case "published":
+                    self.counts.published += event.count
+                case "delivered":
+                    self.counts.delivered += event.count
+                case _:
+                    self.counts.denied += event.count
+        return found
+
+    async def _sweep(self) -> None:
+        while True:
+            await sleep(self._clock, FLUSH_S)
+            self._hurry.set()
+            now = self._clock.monotonic_ns()
+            self._end_silent(now)
+            for link in [link for link, until in self._leaving.items() if now >= until]:
+                del self._leaving[link]
+                link.abort()
+            if self._ledger.is_away:
+                self._let_the_crowd_go()
+            if self._revision != self._doorman.revision:
+                await self._recheck()
+            self._accept_again()
+
+    def _end_silent(self, now: int) -> None:
+        late = now - int(GREETING_S * NS)
+        for link in [one for one, since in self._ungreeted.items() if since < late and isinstance(one, Link)]:
+            self.counts.silent += 1
+            link.abort()
+
+    def _let_the_crowd_go(self) -> None:
+        """The log is away: better that its events are incomplete than that the broker is."""
+        crowd, self._crowd = self._crowd, []
+        for link in crowd:
+            link.go_on()
+
+    async def _recheck(self) -> None:
+        self._revision = self._doorman.revision
+        for at, link in enumerate(list(self._links)):
+            if not link.has_ended and not link.recheck(self._doorman):
+                self.counts.revoked += 1
+                link.close()
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+
+    def status(self) -> Mapping[str, Any]:
+        """For `/-/status`: JSON, no secrets."""
+        return {"open": self._is_open.is_set(), "log": "away" if self._ledger.is_away else "ok", **asdict(self.counts)}
+
+    # The end
+
+    async def stop(self) -> None:
+        """End all connections, and book what was heard. `run` must have been cancelled before."""
+        self._stopping = True
+        self._accept_no_more()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        links = list(self._links)
+        for link in links:
+            link.close()
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self.flush()
+        except TimeoutError:
+            log.warning("sensor.unbooked", sensor=self.name, why="the log did not answer")
+        for link in [*links, *self._leaving]:
+            link.abort()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _warn(self, event: str, **fields: Any) -> None:
+        self._warnings.warning(log, event, self._clock.monotonic_ns(), sensor=self.name, **fields)
+
+
+def _may_leave_will(connect: Connect, given: Pass) -> bool:
+    return connect.will_topic is None or not given.judges or given.may_publish(connect.will_topic)
+
+
+def _raise_limit() -> None:
+    """Each client takes two descriptors; what shells give is 1024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _links_max() -> int:
+    """As many as there are descriptors for."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(1, (soft - FILES_KEPT) // 2)
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower() if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+
+
+def _time(event: Event) -> int:
+    return event.time
