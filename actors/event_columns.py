@@ -73,13 +73,15 @@ def event_columns(
 
 def source_of(subject: str) -> int:
     """The number of the source that an entry of events names."""
-    name = subject.removeprefix(SUBJECT)
-    return 0 if name == EMBEDDED else source_number(name)
+    return source_number(subject.removeprefix(SUBJECT))
 
 
 def source_number(bridge: str) -> int:
-    """A bridge's number, 1-255, the same in every run. Two may share one: then a pause of either is one of both."""
-    return 1 + sum(bridge.encode()) % 255 if bridge else 0
+    """0 for the log's own broker; another's number is 1-255, the same in every run.
+
+    Two may share one: then a pause of either is one of both.
+    """
+    return 1 + sum(bridge.encode()) % 255 if bridge not in ("", EMBEDDED) else 0
 
 
 @dataclass(slots=True)
@@ -95,13 +97,17 @@ class _Decoding:
     pieces: list[tuple[I8, U8, I1]] = field(default_factory=list)  # a table [m, 10] of Events' columns, bits, turns
 
     def take(self, entry: int, ts: int, source: int, content: Packed, table: I8) -> None:
-        clients = [self.presence.row(client) if client else -1 for client in content.clients]
-        rows = np.array(clients, np.int32)[table[:, CLIENT]]
-        things = np.array([self._thing(client, row) for client, row in zip(content.clients, clients, strict=True)])
+        # Behind each list stands -1, for events that name none.
+        clients = [self.presence.row(client) for client in content.clients]
+        rows = np.array([*clients, -1], np.int32)[table[:, CLIENT]]
+        things = np.array([*map(self._thing, clients), -1])
         time = content.base + table[:, TIME]
         self.heard.ahead += int(np.count_nonzero(time > ts + AHEAD_NS))
         time = np.minimum(time, ts)
         keep = things[table[:, CLIENT]] >= 0
+        nameless = int(np.count_nonzero(table[:, CLIENT] < 0))
+        if nameless:
+            self.heard.dropped["unnamed"] += nameless
         turns = self._turns(content, table, rows, time, source, keep)
         self.presence.hear(np.unique(rows[rows >= 0]), ts)
         addresses = np.array([*map(self._address, content.ips), -1])
@@ -111,7 +117,7 @@ class _Decoding:
             np.full(len(table), source),
         )  # fmt: skip
         self.heard.counted += int(table[keep, COUNT].sum())
-        self.pieces.append((np.stack(columns, axis=1)[keep], self._bits(content, table)[keep], turns[keep]))
+        self.pieces.append((np.stack(columns, axis=1)[keep], self._bits(content, table[keep]), turns[keep]))
 
     def columns(self) -> Events | None:
         if not self.pieces:
@@ -124,9 +130,9 @@ class _Decoding:
             ip.astype(np.int32), np.concatenate([turns for _, _, turns in self.pieces]), source.astype(np.uint8),
         )  # fmt: skip
 
-    def _thing(self, client: str, row: int) -> int:
+    def _thing(self, row: int) -> int:
         if row < 0:
-            self.heard.dropped["table-full" if client else "unnamed"] += 1
+            self.heard.dropped["table-full"] += 1
             return -1
         thing = self.presence.things[row]
         if not thing:

@@ -119,5 +119,5 @@ def unpacked(payload: bytes) -> tuple[Packed, I8] | None:
     return (content, table) if is_sound else None
 
 
-_COUNTED: Final = (TIME, KIND, CLIENT, COUNT, BYTES_MIN, BYTES_MAX, BYTES, VERSION)
+_COUNTED: Final = (TIME, KIND, COUNT, BYTES_MIN, BYTES_MAX, BYTES, VERSION)
 _decoder: Final = msgspec.json.Decoder(Packed)
