@@ -191,7 +191,7 @@ class Doorman:
         device = credentials.devices.get(name, _NO_DEVICE)
         if device.revoked:
             return Reason.REVOKED
-        return Reason.CERTIFICATE if device.fingerprints else Proof(name, "authority")
+        return Reason.CERTIFICATE if device.fingerprints else Proof(name, "authority", fingerprint)
 
     async def _by_password(self, hello: Hello) -> Proof | Reason:
         credentials, user = self._file.current, _user(hello)
@@ -235,7 +235,7 @@ class Doorman:
             case "fingerprint":
                 return credentials.by_fingerprint.get(proof.kept) == proof.name
             case "authority":
-                return not device.revoked and not device.fingerprints
+                return not device.revoked and not device.fingerprints and proof.kept not in credentials.by_fingerprint
             case "password":
                 return device.password == proof.kept
             case "word":
