@@ -149,6 +149,15 @@ class Telemetry:
             total.read_from(partial(getattr, counts, name), sensor)
         self.sensor_connections.labels(sensor).set_function(partial(getattr, counts, "connections"))
 
+    def watch_devices(self, reads: Mapping[str, Read], refused: Mapping[str, Read]) -> None:
+        """Read what daemon/doormen.py keeps: every name of DEVICE_GAUGES and DEVICE_TOTALS; refusals by reason."""
+        for name, gauge in self.device_gauges.items():
+            gauge.set_function(reads[name])
+        for name, total in self.device_totals.items():
+            total.read_from(reads[name])
+        for reason, read in refused.items():
+            self.devices_refused.read_from(read, reason)
+
     def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
         """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
         for reason in denials:
@@ -285,6 +294,11 @@ class Telemetry:
         self.bridge_totals = {
             name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
         }
+        self.device_gauges = {name: self._gauge(name, text) for name, text in DEVICE_GAUGES.items()}
+        self.device_totals = {
+            name: Total(self.registry, f"detectd_{name}", text) for name, text in DEVICE_TOTALS.items()
+        }
+        self.devices_refused = Total(self.registry, "detectd_devices_refused", "Clients turned away.", "reason")
         self.sensor_connections = self._gauge("sensor_connections", "Clients that are connected.", "sensor")
         self.sensor_totals = {
             name: Total(self.registry, f"detectd_sensor_{name}", text, "sensor") for name, text in SENSOR_TOTALS.items()
@@ -348,6 +362,16 @@ BRIDGE_TOTALS: Final = {
     "unreadable": "Messages about clients that made no sense.",
 }
 
+
+DEVICE_GAUGES: Final = {
+    "devices_listed": "Devices that the file of credentials names, revoked ones too.",
+    "devices_file_damaged": "1 while the file of credentials can't be used: what it said before is in force.",
+    "logins_waiting": "Passwords that wait for their check.",
+}
+DEVICE_TOTALS: Final = {
+    "logins_forgotten": "Good logins that must be checked anew, for want of room to remember them.",
+    "logins_failures_evicted": "Addresses whose failed logins were forgotten for want of room.",
+}
 
 SENSOR_TOTALS: Final = {
     "accepted": "TCP connections that clients made.",
