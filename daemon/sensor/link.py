@@ -274,9 +274,7 @@ class Link(asyncio.Protocol):
 
     def _may_subscribe(self, topic_filter: str) -> bool:
         assert self.given is not None
-        levels = topic_filter.split("/", 2)
-        shared = levels[0] == "$share" and len(levels) == 3
-        return self.given.may_subscribe(levels[2] if shared else topic_filter)
+        return self.given.may_subscribe(topic_filter)
 
     def _filters(self, up: Stream, row: Row) -> list[str]:
         body = up.whole[row[packets.TEXT] : row[packets.TEXT] + row[packets.TEXT_LEN]]
