@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from config.address import parse_address
 from config.model import (
     Bridge,
+    Broker,
     Client,
     Devices,
     Embedded,
@@ -131,6 +132,7 @@ def _brokers(settings: Settings) -> Found:
         yield from _source_name(each.name, "broker", "mosquitto_logs", at)
     yield from _sources_twice(settings)
     yield from _devices(broker.devices)
+    yield from _identity(broker)
 
 
 def _sources_twice(settings: Settings) -> Found:
@@ -173,9 +175,22 @@ def _sensor(sensor: Sensor) -> Found:
 def _devices(devices: Devices) -> Found:
     for gateway, things in devices.gateways.items():
         for at, thing in enumerate(things):
-            if not thing or "*" in thing[:-1]:
+            # A wildcard of topics in a name would open the topics of every thing.
+            if not thing or set(thing[:-1]) & set("*+#/\0") or thing[-1] in "+#/\0":
                 message = "a thing's name, or the beginning of names with * behind it"
                 yield _at(message, "broker", "devices", "gateways", gateway, at)
+
+
+def _identity(broker: Broker) -> Found:
+    """That somebody looks at who a device is, where that matters."""
+    embedded, identity = broker.embedded, broker.devices.identity
+    has_sensor = bool(broker.sensors) or (embedded is not None and embedded.sensor)
+    if identity == "on" and not has_sensor:
+        yield _at("identity needs a sensor, which sees who a client is", "broker", "devices", "identity")
+    address = parse_address(embedded.mqtt) if embedded is not None else None
+    if identity == "off" and address is not None and not address.is_loopback:
+        message = f"off is for brokers on loopback: at {address} any device could report for any other"
+        yield _at(message, "broker", "devices", "identity")
 
 
 def _clients(clients: Iterable[Client]) -> Found:
@@ -192,11 +207,13 @@ def _clients(clients: Iterable[Client]) -> Found:
 
 def _bad_template(pattern: "re.Pattern[str]", thing: str) -> str | None:
     """Why a thing's name can't be made of a match; None where it can."""
-    groups = {int(group) for group in re.findall(r"\\([0-9])", thing)}
-    if re.search(r"\\(?![0-9])", thing):
-        return "in thing, \\ is followed by the number of a group of pattern"
+    groups = {int(group) for group in re.findall(r"\\([0-9]+)", thing)}
+    if 0 in groups or re.search(r"\\(?![1-9])", thing):  # \0 would be a character, not the whole match
+        return "in thing, \\ is followed by the number of a group of pattern, from 1"
     if max(groups, default=0) > pattern.groups:
         return f"pattern has no group {max(groups)}"
+    if set(thing) & set("+#/\0"):
+        return "a thing's name has none of + # /"
     return None if thing else "thing is empty"
 
 
@@ -204,12 +221,8 @@ def _embedded(embedded: Embedded) -> Found:
     mqtt, nats = parse_address(embedded.mqtt), parse_address(embedded.nats)
     if mqtt is None:
         yield _no_address("broker", "embedded", "mqtt")
-    elif not mqtt.is_loopback and (embedded.tls is None or embedded.tls.ca is None):
-        message = (
-            f"{embedded.mqtt} is off loopback: give tls with ca, so that devices show a certificate; "
-            "there are no other credentials of single devices yet"
-        )
-        yield _at(message, "broker", "embedded", "mqtt")
+    elif not mqtt.is_loopback:
+        yield from _mqtt_off_loopback(embedded)
     if nats is None:
         yield _no_address("broker", "embedded", "nats")
     elif not nats.is_loopback:
@@ -217,6 +230,17 @@ def _embedded(embedded: Embedded) -> Found:
     if embedded.sync_interval_s is not None:
         yield from _seconds(embedded.sync_interval_s, "broker", "embedded", "sync_interval_s")
     yield from _tls(embedded.tls, "broker", "embedded", "tls")
+
+
+def _mqtt_off_loopback(embedded: Embedded) -> Found:
+    """Who comes in by a certificate needs a CA; who comes in by a password, the sensor that asks for it."""
+    if embedded.tls is None:
+        message = "give tls, and devices their credentials (detectd devices add), or tls with ca"
+    elif embedded.tls.ca is None and not embedded.sensor:
+        message = "give tls with ca: without the sensor nobody asks devices for a password"
+    else:
+        return
+    yield _at(f"{embedded.mqtt} is off loopback: {message}", "broker", "embedded", "mqtt")
 
 
 def _nats(nats: Nats) -> Found:

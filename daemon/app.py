@@ -47,6 +47,7 @@ from daemon.recovery import Checkpointer, Recovery, manifests
 from daemon.reload import Reloader
 from daemon.sensor.door import OpenDoor
 from daemon.sensor.sensors import Sensors
+from daemon.sources import Sources
 from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -153,6 +154,7 @@ class App:
         await self.dispatch.use_topics(await self.rulebook.preview(settings.rules))
         await self.dispatch.apply(plan)
         await self._build(settings)
+        stack.push_async_callback(self.sources.stop)
 
     async def _build(self, settings: Settings) -> None:
         clock, telemetry, store = self._clock, self.telemetry, self.store
@@ -169,6 +171,14 @@ class App:
             self.performer.perform, self.recovery.rebuild, self._set_aside, telemetry, lambda: clock.monotonic_ns() / NS
         )
         self.bridges = Bridges(self.host.writer, telemetry, clock, random.random)  # noqa: S311  # jitter
+        self.sources: Sources = Sources(
+            settings,
+            self.host.writer,
+            self.bridges,
+            telemetry,
+            clock,
+            random.random,  # noqa: S311  # jitter
+        )
         answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
         self.pipeline = Pipeline(
             world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock,
@@ -227,12 +237,14 @@ class App:
             self._is_built = True
             self.announcer.changed()  # by the API, while we started
             await self.bridges.apply(self._settings)
+            self.sources.start()
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
             self._notify.stopping()
             log.info("stopping")
             await self.sensors.stop()
             await self.bridges.stop()
+            await self.sources.stop()
             await self._drain(running)
 
     def _tasks(self) -> Mapping[str, Any]:

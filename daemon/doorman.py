@@ -24,8 +24,7 @@ from daemon.devices import NAME_MAX, Device, DevicesFile, fingerprint_of
 from daemon.logins import Login, Logins
 from daemon.logs import RateLimited
 
-BAD_LOGIN: Final = 4
-NOT_AUTHORIZED: Final = 5
+UNAVAILABLE, BAD_LOGIN, NOT_AUTHORIZED = 3, 4, 5  # codes of a CONNACK of MQTT 3.1.1
 WRAPPINGS_MAX: Final = 4
 _WRAPPINGS: Final = {"$share": 2, "$queue": 1, "$exclusive": 1, "$delayed": 2}
 """Levels that some brokers take off the front of a filter or a topic."""
@@ -48,6 +47,9 @@ class Reason(StrEnum):
     BUSY = "busy"
 
 
+_CODES: Final = {Reason.LOGIN: BAD_LOGIN, Reason.BUSY: UNAVAILABLE}  # who is told to try again, tries again
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What a client says of itself when it connects. `certificate`: DER, verified by the listener's CA."""
@@ -61,7 +63,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`code`: of a CONNACK of MQTT 3.1.1: 4 bad user name or password, 5 not authorized."""
+    """`code`: of a CONNACK of MQTT 3.1.1: 3 unavailable, 4 bad user name or password, 5 not authorized."""
 
     reason: str
     code: int
@@ -191,7 +193,7 @@ class Doorman:
         device = credentials.devices.get(name, _NO_DEVICE)
         if device.revoked:
             return Reason.REVOKED
-        return Reason.CERTIFICATE if device.fingerprints else Proof(name, "authority")
+        return Reason.CERTIFICATE if device.fingerprints else Proof(name, "authority", fingerprint)
 
     async def _by_password(self, hello: Hello) -> Proof | Reason:
         credentials, user = self._file.current, _user(hello)
@@ -235,7 +237,7 @@ class Doorman:
             case "fingerprint":
                 return credentials.by_fingerprint.get(proof.kept) == proof.name
             case "authority":
-                return not device.revoked and not device.fingerprints
+                return not device.revoked and not device.fingerprints and proof.kept not in credentials.by_fingerprint
             case "password":
                 return device.password == proof.kept
             case "word":
@@ -261,7 +263,7 @@ class Doorman:
         self._lines.warning(
             log, "devices.refused", self._clock.now_ns(), reason=str(reason), client=client, ip=hello.ip
         )
-        return Refusal(str(reason), BAD_LOGIN if reason is Reason.LOGIN else NOT_AUTHORIZED)
+        return Refusal(str(reason), _CODES.get(reason, NOT_AUTHORIZED))
 
 
 def thing_in(topic: str) -> str | None:

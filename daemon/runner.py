@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from config.load import Loaded
 from daemon.app import App
 from daemon.control.rulebook import RulesConflict
+from daemon.devices import DamagedDevices
 from daemon.history.tables import HistoryError
 from daemon.lock import DirectoryInUse
 from daemon.log import LogWentBack, NotStored
@@ -26,7 +27,7 @@ from daemon.streams import JetStreamError
 SWITCH_S: Final = 0.0005
 EXPECTED: Final = (
     DirectoryInUse, StoreError, NoServer, ServerFailed, ReceiverError, LogWentBack, NotStored, JetStreamError,
-    NatsError, OSError, LookupError, RulesConflict, HistoryError,
+    NatsError, OSError, LookupError, RulesConflict, HistoryError, DamagedDevices,
 )  # fmt: skip
 """What can be wrong with the surroundings: said in one line. Anything else is a bug, and shows where it was."""
 

@@ -50,6 +50,13 @@ class BridgeCounts(Protocol):
     last_message_ns: int
 
 
+class SourceTotals(Protocol):
+    """What a source keeps of itself (daemon/sources.py); it also has some names of SOURCE_TOTALS."""
+
+    connected: bool
+    last_heard_ns: int
+
+
 class Total:
     """A counter that someone else keeps: read when scraped, for one value of the label or without labels."""
 
@@ -148,6 +155,25 @@ class Telemetry:
         for name, total in self.sensor_totals.items():
             total.read_from(partial(getattr, counts, name), sensor)
         self.sensor_connections.labels(sensor).set_function(partial(getattr, counts, "connections"))
+
+    def watch_source(self, source: str, totals: SourceTotals) -> None:
+        """Read what a log file or a cluster's system account counts (`daemon.sources`): each has some of the names."""
+        self.source_connected.labels(source).set_function(lambda: float(totals.connected))
+        self.source_last_heard.labels(source).set_function(lambda: totals.last_heard_ns / 1e9)
+        if hasattr(totals, "behind_bytes"):
+            self.source_behind.labels(source).set_function(partial(getattr, totals, "behind_bytes"))
+        for name, total in self.source_totals.items():
+            if hasattr(totals, name):
+                total.read_from(partial(getattr, totals, name), source)
+
+    def watch_devices(self, reads: Mapping[str, Read], refused: Mapping[str, Read]) -> None:
+        """Read what daemon/doormen.py keeps: every name of DEVICE_GAUGES and DEVICE_TOTALS; refusals by reason."""
+        for name, gauge in self.device_gauges.items():
+            gauge.set_function(reads[name])
+        for name, total in self.device_totals.items():
+            total.read_from(reads[name])
+        for reason, read in refused.items():
+            self.devices_refused.read_from(read, reason)
 
     def watch_access(self, denials: Mapping[Any, int], evicted: Callable[[], int]) -> None:
         """Read what access counts from where it keeps it: denials by reason, failures forgotten early."""
@@ -285,6 +311,19 @@ class Telemetry:
         self.bridge_totals = {
             name: Total(self.registry, f"detectd_bridge_{name}", text, "bridge") for name, text in BRIDGE_TOTALS.items()
         }
+        self.source_connected = self._gauge("source_connected", "1 while a source can be read.", "source")
+        self.source_last_heard = self._gauge(
+            "source_last_heard_timestamp_seconds", "When a source last told of a client.", "source"
+        )
+        self.source_behind = self._gauge("source_behind_bytes", "What a log file has that is not read yet.", "source")
+        self.source_totals = {
+            name: Total(self.registry, f"detectd_source_{name}", text, "source") for name, text in SOURCE_TOTALS.items()
+        }
+        self.device_gauges = {name: self._gauge(name, text) for name, text in DEVICE_GAUGES.items()}
+        self.device_totals = {
+            name: Total(self.registry, f"detectd_{name}", text) for name, text in DEVICE_TOTALS.items()
+        }
+        self.devices_refused = Total(self.registry, "detectd_devices_refused", "Clients turned away.", "reason")
         self.sensor_connections = self._gauge("sensor_connections", "Clients that are connected.", "sensor")
         self.sensor_totals = {
             name: Total(self.registry, f"detectd_sensor_{name}", text, "sensor") for name, text in SENSOR_TOTALS.items()
@@ -348,6 +387,35 @@ BRIDGE_TOTALS: Final = {
     "unreadable": "Messages about clients that made no sense.",
 }
 
+
+SOURCE_TOTALS: Final = {
+    "lines": "Lines read from a log file.",
+    "heard": "Messages of the cluster's system account about clients.",
+    "unreadable": "Lines or messages that made no sense.",
+    "ambiguous": "Lines that can be read in two ways, because of a client's strange id: they count for nobody.",
+    "cut": "Lines that the broker cut short: a message has no size, or the client no name.",
+    "nameless": "Connections that ended before the log knew the client's name: logins that failed, mostly.",
+    "forgotten": "Connected clients that were forgotten for want of room.",
+    "shed": "Messages dropped because the log was out of reach for too long.",
+    "lost": "Times that a log file, or the place in it, was gone before its end was read.",
+    "rewritten": "Times that a log file was truncated.",
+    "skipped_bytes": "Bytes passed over because too much waited to be read.",
+    "stored": "Entries that the log has stored.",
+    "repeated": "Attempts to store that failed, and were made again.",
+    "refused": "Entries that the log will never take, dropped.",
+    "unnoted": "Times that the place in a log file could not be written down.",
+    "reconnects": "Connections made after the first.",
+}
+
+DEVICE_GAUGES: Final = {
+    "devices_listed": "Devices that the file of credentials names, revoked ones too.",
+    "devices_file_damaged": "1 while the file of credentials can't be used: what it said before is in force.",
+    "logins_waiting": "Passwords that wait for their check.",
+}
+DEVICE_TOTALS: Final = {
+    "logins_forgotten": "Good logins that must be checked anew, for want of room to remember them.",
+    "logins_failures_evicted": "Addresses whose failed logins were forgotten for want of room.",
+}
 
 SENSOR_TOTALS: Final = {
     "accepted": "TCP connections that clients made.",

@@ -19,6 +19,7 @@ from daemon.pipeline import Pipeline
 from daemon.recovery import Checkpointer
 from daemon.reload import Reloader
 from daemon.sensor.sensors import Sensors
+from daemon.sources import Sources
 from daemon.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
@@ -41,6 +42,7 @@ class Whole(Protocol):
     history: History
     bridges: Bridges
     sensors: Sensors
+    sources: Sources
     pipeline: Pipeline
     checkpointer: Checkpointer
     reloader: Reloader
@@ -120,6 +122,7 @@ class Vitals:
         ]
         known["bridges"] = app.bridges.status()
         known["sensors"] = app.sensors.status()
+        known["sources"] = app.sources.status()
         return known
 
     def metrics(self) -> bytes:

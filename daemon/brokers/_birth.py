@@ -23,7 +23,7 @@ class Birth:
         self._without = 0  # connections in a row that came about without a will, after attempts with it had not
         self._kicks = 0  # connections in a row that were lost while "online" was under way
         self._is_unwanted = False
-        self._is_under_way = False
+        self.is_under_way = False  # our "online" is out and not answered
         self._has_will = True
 
     def will(self) -> Will | None:
@@ -41,17 +41,17 @@ class Birth:
 
     def begin(self) -> bool:
         """Say "online" now? Not where nobody would take it back."""
-        self._is_under_way = self._has_will and not self._is_unwanted
-        return self._is_under_way
+        self.is_under_way = self._has_will and not self._is_unwanted
+        return self.is_under_way
 
     def took(self, *, well: bool) -> None:
         """The broker answered to "online"."""
-        self._is_under_way, self._kicks = False, 0
+        self.is_under_way, self._kicks = False, 0
         self.is_out, self._is_unwanted = well, not well
 
-    def cut_off(self) -> None:
-        """The connection has ended."""
-        if self._is_under_way:
+    def cut_off(self, *, is_suspect: bool = True) -> None:
+        """The connection is lost."""
+        if self.is_under_way and is_suspect:
             self._kicks += 1
             self._is_unwanted = self._kicks >= TIMES_MAX
-        self.is_out = self._is_under_way = False
+        self.is_out = self.is_under_way = False

@@ -12,8 +12,8 @@ TAP: Final = "tap"
 
 def feeds(options: Bridge) -> list[Feed]:
     """Raises ValueError where a feed is not known."""
-    known = brokers.feeds()
     wanted = [*dict.fromkeys(options.events), *([TAP] if options.tap else [])]
+    known = brokers.feeds() if wanted else {}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ValueError(f"bridge {options.name!r}: no feed is called {unknown[0]!r}: use one of {', '.join(known)}")

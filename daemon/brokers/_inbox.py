@@ -18,8 +18,7 @@ class Inbox:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._bytes = 0  # that wait, or were taken
-        self._taken = 0  # bytes that were taken
+        self._bytes = 0  # that wait, or were taken and not settled
         self._waiting: deque[Arrived] = deque()
         self._stirred = asyncio.Event()
         self._closed = False
@@ -41,14 +40,11 @@ class Inbox:
         while not self._waiting and not self._closed:
             self._stirred.clear()
             await self._stirred.wait()
-        batch = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-        self._taken += sum(len(message.payload) for message in batch)
-        return batch
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
-    def settled(self) -> None:
-        """All that was taken has been stored."""
-        self._bytes -= self._taken
-        self._taken = 0
+    def settled(self, size: int) -> None:
+        """So many bytes of what was taken have been stored."""
+        self._bytes -= size
 
     def close(self) -> None:
         """Nothing more will come: `take` hands out what is left, then nothing."""

@@ -101,6 +101,7 @@ class Reading:
         heard = [feed.hear(message.topic, message.payload, message.received_ns, tally) for feed in self._feeds]
         if self.in_backlog:
             self._date_back(tally, message.received_ns)
+        self._counts.unreadable = sum(feed.unreadable for feed in self._feeds)
         if any(heard):
             # Unlike a report, a tapped message that comes again, after a crash, can't be known from a new one.
             self._counts.redelivered += message.dup

@@ -94,9 +94,10 @@ class SelfTest:
         if self.is_under_way:
             self._end(Verdict.MISSING)
 
-    def cut_off(self) -> None:
+    def cut_off(self, *, is_suspect: bool = True) -> None:
         """The connection is lost. While our message was under way that may be what it cost; twice in a row it is."""
-        if not self.is_under_way:
+        if not (self.is_under_way and is_suspect):
+            self.is_under_way = False
             return
         self._kicks += 1
         self._end(Verdict.KICKED if self._kicks >= KICKS_MAX else self.verdict)

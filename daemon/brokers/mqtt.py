@@ -2,7 +2,8 @@
 
 A message is acknowledged after the log has stored it, in the order of receipt; one that comes again because only the
 acknowledgement was lost is recognised (same packet identifier, DUP, same content) and not stored twice. What the broker
-tells of its clients (`Bridge.events`, `Bridge.tap`) is summed for a moment first: see daemon/brokers/_gather.py.
+tells of its clients (`Bridge.events`, `Bridge.tap`) is summed for a moment first (_gather.py). _reading.py says what a
+message is, _storing.py gets it into the log.
 
 **The backlog.** What a broker kept for us while we were away is marked `Detectd-Backlog: 1`, because its reports come
 in a burst and must not be throttled (design.md §4). MQTT has no sign for the end of it. So after subscribing we publish
@@ -15,52 +16,36 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from actors.events import SUBJECT
 from config.model import Bridge
 from config.problem import ConfigError
 from daemon.brokers._aiomqtt import AiomqttWire
-from daemon.brokers._base import Counts, Entry, Feed, Format, Kind, Source, Surroundings
+from daemon.brokers._base import Counts, Feed, Format, Kind, Source, Surroundings
 from daemon.brokers._birth import OFFLINE, ONLINE, Birth
 from daemon.brokers._feeds import feeds, report_filters, unwanted_filters
-from daemon.brokers._gather import GATHER_MAX, Gather
 from daemon.brokers._inbox import Inbox
 from daemon.brokers._mqtt5 import Mqtt5Wire
 from daemon.brokers._reading import Reading
 from daemon.brokers._selftest import SelfTest
-from daemon.brokers._tally import payloads
+from daemon.brokers._storing import LAST_WORD_S, Store, Storing
 from daemon.brokers._where import PORTS, Where
 from daemon.brokers._wire import REFUSED, Address, Arrivals, Arrived, Broken, ConnectFailed, Version, Wire
 from daemon.clock import NS, sleep
 
-BATCH_MAX: Final = GATHER_MAX
 RETRY_MIN_S: Final = 0.05
 RETRY_S: Final = 1.0  # doubles with each failure, up to RETRY_MAX_S; the wait is a random part of it ("full jitter")
 RETRY_MAX_S: Final = 60.0
 STABLE_S: Final = 10.0  # a connection that lasted this long was a success; the next failure is the first again
-QUIET_S: Final = 5.0
-BACKLOG_S: Final = 60.0
 REPLIES_MAX: Final = 10_000
 REPLIES_AT_ONCE: Final = 64
-LAST_WORD_S: Final = 2.0
 ASK_AGAIN_S: Final = 60.0  # for what the broker did not let us subscribe to
 UNKNOWN_OUTAGE_NS: Final = 7200 * NS  # longer than any window: how old the backlog of an earlier process is taken to be
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is written into the log at once, and then acknowledged."""
-
-    entries: list[Entry] = field(default_factory=list)
-    asked: list[Arrived] = field(default_factory=list)  # that want an acknowledgement, in the order of receipt
-    events: int = 0
 
 
 class MqttBridge:
@@ -74,9 +59,8 @@ class MqttBridge:
         self._test = SelfTest(options, where.client_id, self._tell_verdict)
         self._birth = Birth(where.client_id)
         self._reading = Reading(options, listens_to, self._test, self.counts, surroundings.payload_bytes_max)
-        self._gather = Gather()
+        self._store = Store(self.name, surroundings, self.counts, self._reading, self._test, self._pause_s)
         self._version: Version = "5"
-        self._backlog_until_ns = 0
         self._replies: deque[tuple[str, bytes]] = deque(maxlen=REPLIES_MAX)
         self._replies_stirred = asyncio.Event()
         self._why_down: str | None = "not connected yet"
@@ -142,15 +126,12 @@ class MqttBridge:
             return str(why)
         except (OSError, ValueError, ConfigError) as why:  # the files: password, certificates
             return str(why)
-        may_store = asyncio.Event()
-        storing = asyncio.create_task(self._store_all(wire, inbox, may_store), name=f"bridge {self.name} store")
+        storing = Storing(self._store, wire, inbox)
         try:
-            return await self._while_connected(wire, may_store)
+            return await self._while_connected(wire, storing)
         finally:
             self.counts.connected = False
-            inbox.close()
-            may_store.set()
-            await _last_words(storing)
+            await storing.end()
             await self._farewell(wire)
             await wire.close()
             self.counts.oversize += wire.cut
@@ -174,10 +155,8 @@ class MqttBridge:
         wire = self._wire(address, arrived)
         await wire.open()
         self._birth.opened()
-        clock = self._around.clock
-        since_ns = self._away_since_ns or clock.now_ns() - UNKNOWN_OUTAGE_NS
+        since_ns = self._away_since_ns or self._around.clock.now_ns() - UNKNOWN_OUTAGE_NS
         self._reading.begin(session_present=wire.session_present, backlog_ns=since_ns)
-        self._backlog_until_ns = clock.monotonic_ns() + int(BACKLOG_S * NS)
         return wire
 
     def _wire(self, address: Address, arrived: Arrivals) -> Wire:
@@ -186,14 +165,14 @@ class MqttBridge:
             return Mqtt5Wire(address, will, arrived, now_ns)
         return AiomqttWire(address, self._version, will, arrived, now_ns)
 
-    async def _while_connected(self, wire: Wire, may_store: asyncio.Event) -> str:
+    async def _while_connected(self, wire: Wire, storing: Storing) -> str:
         tasks: list[asyncio.Task[None]] = []
         try:
             if wire.session_present:
                 # Reports come already, perhaps so many that the answer to a subscription would wait behind them.
-                await self._let_in(may_store)
+                await self._let_in(storing)
             await self._subscribe(wire)
-            await self._let_in(may_store)
+            await self._let_in(storing)
             self._tell_up()
             tasks += [
                 asyncio.create_task(self._introduce_itself(wire), name=f"bridge {self.name} self-test"),
@@ -202,9 +181,9 @@ class MqttBridge:
                 asyncio.create_task(self._ask_again(wire), name=f"bridge {self.name} subscriptions"),
             ]
             why = await asyncio.shield(wire.gone)
-            if not wire.gave_up:  # else it is known what ended it
-                self._test.cut_off()
-                self._birth.cut_off()
+            # Of two that may have cost the connection the later one is the first suspect.
+            self._test.cut_off(is_suspect=not (wire.gave_up or self._birth.is_under_way))
+            self._birth.cut_off(is_suspect=not wire.gave_up)
         except (Broken, _SubscriptionRefused) as problem:
             wire.fail(why := str(problem))
         finally:
@@ -213,12 +192,12 @@ class MqttBridge:
             await asyncio.gather(*tasks, return_exceptions=True)
         return why
 
-    async def _let_in(self, may_store: asyncio.Event) -> None:
+    async def _let_in(self, storing: Storing) -> None:
         """Begin to store, once the listener has heard: what is written about the outage stands before the reports."""
-        if not may_store.is_set():
+        if not storing.has_begun:
             await self._around.listener.up(self.name, self._away_since_ns)
             self._away_since_ns = None
-            may_store.set()
+            storing.begin()
 
     async def _subscribe(self, wire: Wire) -> None:
         """Always: the session may be new, and a broker that kept it takes it for the same subscription."""
@@ -289,96 +268,6 @@ class MqttBridge:
             except (Broken, TimeoutError):
                 log.debug("bridge.no_farewell", bridge=self.name)
         self._birth.is_out = False
-
-    # Reports and news, from the connection into the log.
-
-    async def _store_all(self, wire: Wire, inbox: Inbox, may_store: asyncio.Event) -> None:
-        await may_store.wait()
-        while (batch := await self._batch(inbox)) is not None:
-            await self._append(batch)
-            self._acknowledge(wire, batch.asked)
-            inbox.settled()
-            if not inbox.is_full:
-                wire.resume()
-
-    async def _batch(self, inbox: Inbox) -> Batch | None:
-        """What is to be stored next; None: nothing will come any more. A report makes no one wait, news may."""
-        batch = Batch()
-        self._gather.begin()
-        messages = await self._take(inbox)
-        if not messages:
-            return None
-        while messages:
-            self._gather.came(len(messages), self._around.clock.monotonic_ns())
-            self._read(messages, batch)
-            messages = await self._more(inbox, batch)
-        events = self._reading.tally.taken()
-        batch.events = len(events)
-        news = [Entry(f"{SUBJECT}{self.name}", payload) for payload in payloads(events)]
-        batch.entries[:0] = news
-        return batch
-
-    def _read(self, messages: Sequence[Arrived], batch: Batch) -> None:
-        for message in messages:
-            entry = self._reading.read(message)
-            if entry is not None:
-                batch.entries.append(entry)
-            if message.qos:
-                batch.asked.append(message)
-        self.counts.unreadable = sum(feed.unreadable for feed in self._feeds)
-
-    async def _more(self, inbox: Inbox, batch: Batch) -> list[Arrived]:
-        """What comes while news may still be gathered; [] when it is time to write."""
-        if batch.entries or not len(self._reading.tally) or self._reading.tally.is_full or inbox.is_full:
-            return []
-        left_ns = self._gather.left_ns(self._around.clock.monotonic_ns())
-        if left_ns <= 0:
-            return []
-        try:
-            async with asyncio.timeout(left_ns / NS):
-                return await inbox.take(BATCH_MAX - self._gather.count)
-        except TimeoutError:
-            return await self._more(inbox, batch)  # a pause may have ended it, which is learnt by asking again
-
-    async def _take(self, inbox: Inbox) -> list[Arrived]:
-        while self._reading.in_backlog or self._test.is_under_way:
-            try:
-                async with asyncio.timeout(QUIET_S):
-                    batch = await inbox.take(BATCH_MAX)
-            except TimeoutError:
-                self._end_backlog()
-                continue
-            if self._around.clock.monotonic_ns() >= self._backlog_until_ns:
-                self._end_backlog()
-            return batch
-        return await inbox.take(BATCH_MAX)
-
-    def _end_backlog(self) -> None:
-        """Nothing came for a while, or something came for too long: the backlog is over without our own message."""
-        self._reading.in_backlog = False
-        self._test.missed()
-
-    async def _append(self, batch: Batch) -> None:
-        entries, failures = batch.entries, 0
-        while entries:
-            try:
-                await self._around.log.append_many(entries)
-            except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, these entries must get there
-                failures += 1
-                tell = log.warning if failures == 1 else log.debug
-                tell("bridge.log_unreachable", bridge=self.name, entries=len(entries), why=str(why))
-                await sleep(self._around.clock, self._pause_s(failures))
-                continue
-            if failures:
-                log.info("bridge.log_reached", bridge=self.name, attempts=failures + 1)
-            self.counts.stored += sum(not entry.subject.startswith(SUBJECT) for entry in entries)
-            self.counts.events += batch.events
-            return
-
-    def _acknowledge(self, wire: Wire, asked: Sequence[Arrived]) -> None:
-        if asked:
-            self._reading.stored(asked)
-            wire.acknowledge([message.mid for message in asked])
 
     def _within_limits(self, message: Arrived) -> Arrived:
         """A long report waits in as little memory as it needs. Feeds count the whole."""
@@ -455,14 +344,6 @@ class MqttBridge:
 
 class _SubscriptionRefused(Exception):
     pass
-
-
-async def _last_words(storing: asyncio.Task[None]) -> None:
-    """Store what had arrived: of QoS 0 there is no other copy; QoS 1 comes again, and is recognised if stored."""
-    _done, late = await asyncio.wait({storing}, timeout=LAST_WORD_S)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(storing, return_exceptions=True)
 
 
 def build(options: Bridge, surroundings: Surroundings) -> Source:

@@ -8,11 +8,11 @@ from daemon.sensor.connect import Malformed, packet
 
 NOT_AUTHORIZED: Final = 0x87  # MQTT 5
 REFUSED: Final = 0x80  # MQTT 3.1.1's only word for a refused filter
-_CONNACK_FIVE: Final = {4: 0x86, 5: NOT_AUTHORIZED}  # bad user name or password; not authorized
+_CONNACK_FIVE: Final = {3: 0x88, 4: 0x86, 5: NOT_AUTHORIZED}  # unavailable; bad user name or password; not authorized
 
 
 def connack_refused(code: int, level: int) -> bytes:
-    """`code`: MQTT 3.1.1's 4 or 5."""
+    """`code`: MQTT 3.1.1's."""
     return bytes([0x20, 3, 0, _CONNACK_FIVE.get(code, REFUSED), 0]) if level == 5 else bytes([0x20, 2, 0, code])
 
 

@@ -5,6 +5,7 @@ other along. Where the doorman judges, packets are looked at before they go on, 
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Protocol, cast
 
 from actors.events import DELIVERED, DENIED, PUBLISHED, TEXT_BYTES_MAX
@@ -222,14 +223,14 @@ class Link(asyncio.Protocol):
     # The same, where it is judged
 
     def _forward_judged(self, up: Stream, broker: asyncio.Transport, rows: list[Row], skip: int) -> None:
-        verdicts = [self._judge(up, row) for row in rows]
-        if self._swallows or not all(verdicts):
-            if not self._five:  # rows that stand for one packet each
-                rows = up.again(skip, SINGLE)
-                verdicts = [self._may(up, row) for row in rows]
-            broker.write(self._sifted(up, rows, verdicts, skip))
-        else:
+        verdicts: Iterable[bool] = [self._judge(up, row) for row in rows]
+        if not self._swallows and all(verdicts):
             broker.write(up.whole if up.done == len(up.whole) else up.whole[: up.done])
+            return
+        if not self._five:  # rows that stand for one packet each, judged one after the other: one may bear on the next
+            rows = up.again(skip, SINGLE)
+            verdicts = (self._may(up, row) for row in rows)
+        broker.write(self._sifted(up, rows, verdicts, skip))
 
     def _judge(self, up: Stream, row: Row) -> bool:
         """Whether a row may pass; what comes of it is counted."""
@@ -274,15 +275,13 @@ class Link(asyncio.Protocol):
 
     def _may_subscribe(self, topic_filter: str) -> bool:
         assert self.given is not None
-        levels = topic_filter.split("/", 2)
-        shared = levels[0] == "$share" and len(levels) == 3
-        return self.given.may_subscribe(levels[2] if shared else topic_filter)
+        return self.given.may_subscribe(topic_filter)
 
     def _filters(self, up: Stream, row: Row) -> list[str]:
         body = up.whole[row[packets.TEXT] : row[packets.TEXT] + row[packets.TEXT_LEN]]
         return answers.filters_of(body, 5 if self._five else 4)
 
-    def _sifted(self, up: Stream, rows: list[Row], verdicts: list[bool], skip: int) -> bytes:
+    def _sifted(self, up: Stream, rows: list[Row], verdicts: Iterable[bool], skip: int) -> bytes:
         """What may pass of the piece; the refused packets are answered."""
         whole, done = up.whole, up.done
         at = 0

@@ -340,7 +340,7 @@ class Sensor:
         if not isinstance(given, Refusal) and not _may_leave_will(connect, given):
             self.denied(link, connect.will_topic or "")
             given = Refusal("its last will is for a topic that is not its own", 5)
-        elif isinstance(given, Refusal):
+        elif isinstance(given, Refusal) and given.code in {4, 5}:
             self.denied(link)
         if isinstance(given, Refusal):
             self.counts.refused += 1
@@ -480,7 +480,7 @@ class Sensor:
     async def _recheck(self) -> None:
         self._revision = self._doorman.revision
         for at, link in enumerate(list(self._links)):
-            if not link.has_ended and not link.recheck(self._doorman):
+            if link.is_in and not link.has_ended and not link.recheck(self._doorman):
                 self.counts.revoked += 1
                 link.close()
             if at % SLICE == SLICE - 1:

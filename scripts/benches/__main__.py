@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-NAMES: Final = ("throughput", "cpu", "handle", "latency", "memory", "restart", "log", "history", "api")
+NAMES: Final = ("throughput", "cpu", "handle", "latency", "memory", "restart", "log", "history", "api", "sensor")
 LIMIT_S: Final = 600
 
 

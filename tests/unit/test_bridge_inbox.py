@@ -25,7 +25,7 @@ async def test_it_is_full_by_bytes_until_some_are_stored() -> None:
         states.append(inbox.is_full)
     await inbox.take(1)
     states.append(inbox.is_full)
-    inbox.settled()
+    inbox.settled(9)
     assert [*states, inbox.is_full] == [False, True, True, False]
 
 

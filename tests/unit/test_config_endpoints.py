@@ -11,6 +11,9 @@ from config.load import ConfigError, load_text
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = [{"id": "A", "secret_file": "key"}]
 TLS = {"cert": "cert.pem", "key": "key.pem"}
+CA = {**TLS, "ca": "ca.pem"}
+ON, OFF = {"identity": "on"}, {"identity": "off"}
+SENSOR = [{"name": "s", "listen": "127.0.0.1:1884", "upstream": "mqtt://h:1883"}]
 SIGNED = "access_keys, so that requests are signed"
 BY_TLS = "tls (or behind_proxy: true, where a proxy in front speaks it)"
 
@@ -87,7 +90,18 @@ def test_only_loopback_is_out_of_reach_of_others(host, local):
         ({"http": {"behind_proxy": True}}, ["http.behind_proxy"]),
         ({"http": {"behind_proxy": True, "access_keys": KEY}}, []),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:1883"}}}, ["broker.embedded.mqtt"]),
-        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS}}}, ["broker.embedded.mqtt"]),
+        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS}}}, []),
+        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS, "sensor": False}}}, ["broker.embedded.mqtt"]),
+        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": CA, "sensor": False}}}, []),
+        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": TLS}, "devices": OFF}}, ["broker.devices.identity"]),
+        ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": CA}, "devices": OFF}}, ["broker.devices.identity"]),
+        ({"broker": {"devices": OFF}}, []),
+        ({"broker": {"devices": ON}}, []),
+        ({"broker": {"embedded": {"sensor": False}, "devices": ON}}, ["broker.devices.identity"]),
+        ({"broker": {"nats": {"url": "nats://h:4222"}, "devices": ON}}, ["broker.devices.identity"]),
+        ({"broker": {"nats": {"url": "nats://h:4222"}, "sensors": SENSOR, "devices": ON}}, []),
+        ({"broker": {"sensors": [{**SENSOR[0], "listen": "0.0.0.0:8884"}]}}, ["broker.sensors[0].listen"]),
+        ({"broker": {"sensors": [{**SENSOR[0], "listen": "0.0.0.0:8884", "tls": TLS}]}}, []),
         ({"broker": {"embedded": {"mqtt": "0.0.0.0:8883", "tls": {**TLS, "ca": "ca.pem"}}}}, []),
         ({"broker": {"embedded": {"nats": "0.0.0.0:4222"}}}, ["broker.embedded.nats"]),
     ],
@@ -113,12 +127,44 @@ def test_the_refusal_of_http_off_loopback_says_what_is_missing(folder, more, mis
     assert message == f"0.0.0.0:8080 is off loopback: give {missing}"
 
 
-def test_the_refusal_of_open_mqtt_says_what_is_missing(folder):
-    ((_, message),), _ = check(folder, {"broker": {"embedded": {"mqtt": "0.0.0.0:1883"}}})
-    assert message == (
-        "0.0.0.0:1883 is off loopback: give tls with ca, so that devices show a certificate; "
-        "there are no other credentials of single devices yet"
-    )
+@pytest.mark.parametrize(
+    ("embedded", "missing"),
+    [
+        ({}, "give tls, and devices their credentials (detectd devices add), or tls with ca"),
+        ({"tls": TLS, "sensor": False}, "give tls with ca: without the sensor nobody asks devices for a password"),
+    ],
+)
+def test_the_refusal_of_open_mqtt_says_what_is_missing(folder, embedded, missing):
+    ((_, message),), _ = check(folder, {"broker": {"embedded": {"mqtt": "0.0.0.0:1883", **embedded}}})
+    assert message == f"0.0.0.0:1883 is off loopback: {missing}"
+
+
+@pytest.mark.parametrize("thing", ["", "*x", "a*b*", "+", "#", "a/b", "site/*", "+*"])
+def test_a_gateway_speaks_for_names_and_beginnings_of_names(folder, thing):
+    (problem,), _ = check(folder, {"broker": {"devices": {"gateways": {"g": ["t1", "site-*", "*", thing]}}}})
+    assert problem[0] == "broker.devices.gateways.g[3]"
+
+
+@pytest.mark.parametrize(
+    ("client", "path", "message"),
+    [
+        ({"pattern": "(", "thing": "t"}, "clients[0].pattern", "no regular expression"),
+        ({"pattern": "(a)", "thing": r"\2"}, "clients[0].thing", "no group 2"),
+        ({"pattern": "(a)", "thing": r"\11"}, "clients[0].thing", "no group 11"),
+        ({"pattern": "(a)", "thing": r"\0"}, "clients[0].thing", "from 1"),
+        ({"pattern": "(a)", "thing": r"\g<1>"}, "clients[0].thing", "from 1"),
+        ({"pattern": "a", "thing": ""}, "clients[0].thing", "is empty"),
+        ({"pattern": "a", "thing": "a/+"}, "clients[0].thing", "none of + # /"),
+    ],
+)
+def test_a_thing_that_no_match_can_make_is_refused(folder, client, path, message):
+    (problem,), _ = check(folder, {"clients": [client]})
+    assert problem[0] == path
+    assert message in problem[1]
+
+
+def test_a_thing_is_made_of_the_groups_of_a_pattern(folder):
+    assert check(folder, {"clients": [{"pattern": r"(\w+)-(\d+)", "thing": r"\1.\2"}]}) == ([], [])
 
 
 def bridge(**more):
