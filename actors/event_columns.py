@@ -35,6 +35,7 @@ from actors.messages import CONTROL, I1, I4, I8, U8, Events, Frames
 from actors.presence import NOTHING, Presence
 from actors.topic_filters import TopicFilters
 
+DROPS: Final = ("unreadable", "repeated", "unnamed", "table-full")
 AHEAD_NS: Final = 5_000_000_000  # clocks that differ by less are the same
 
 
@@ -43,7 +44,7 @@ class Heard:
     """What becomes of events, as counts by reason (`daemon.telemetry` has the meanings)."""
 
     counted: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)  # unreadable, repeated, unnamed, table-full
+    dropped: Counter[str] = field(default_factory=Counter)  # by one of DROPS
     ahead: int = 0  # events stamped later than their entry: they count at its time
 
 

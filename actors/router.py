@@ -57,6 +57,8 @@ class Router:
         self.gate = Gate(rules.limits, interval_default_s)
         self.presence = Presence(rules.clients, rules.limits.things_max)
         self.heard = Heard()
+        self._flushed = 0  # of topic filters that were replaced
+        self.filters = TopicFilters(())
         self.configure(rules, schema, plans, Registry(rules.fleet))
 
     def configure(self, rules: Rules, schema: Schema, plans: Sequence[GroupPlan], registry: Registry) -> None:
@@ -65,10 +67,16 @@ class Router:
         self._keys = [plan.key for plan in plans]
         self.gate.configure(rules.limits)
         self.presence.configure(rules.clients, rules.limits.things_max)
+        self._flushed += self.filters.flushed
         self.filters = TopicFilters(rules.dimensions, parent_too=rules.limits.topic_filters == "mqtt")
         codes = range(len(registry.groups))
         members = [[registry.covers_code(plan.targets, code) for plan in plans] for code in codes]
         self._members = np.array(members, bool).reshape(len(codes), len(plans))  # [code, actor]
+
+    @property
+    def flushed(self) -> int:
+        """Times that the cache of topics was full."""
+        return self._flushed + self.filters.flushed
 
     def route(self, frames: Frames, *, admitted: bool = False) -> Routed:
         """Decode and admit the reports of a run of log entries, and cut it into shares.

@@ -18,6 +18,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from actors.event_columns import DROPS
+from actors.router import Router
+
 LATENCY_S: Final = (
     0.0005,
     0.001,
@@ -112,6 +115,7 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client leaves it without a signature
         self.registry = CollectorRegistry()
         self._about_reports()
+        self._about_events()
         self._about_alarms()
         self._about_the_log()
         self._about_actors()
@@ -204,6 +208,8 @@ class Telemetry:
             self.mailbox_depth,
             self.rows,
             self.values_merged,
+            self.events_late,
+            self.addresses_crowded,
         ):
             metric.remove(actor)
 
@@ -232,6 +238,43 @@ class Telemetry:
         self.replies_dropped = Total(
             self.registry, "detectd_replies_dropped", "Replies to devices dropped because the way out was full or down."
         )
+
+    def _about_events(self) -> None:
+        """What brokers tell of their clients (actors/event_columns.py)."""
+        self.broker_events = Total(
+            self.registry, "detectd_broker_events", "Facts told by brokers that count: messages, connections, refusals."
+        )
+        self.broker_events_dropped = Total(
+            self.registry,
+            "detectd_broker_events_dropped",
+            "Facts dropped: unreadable entries, repeated ones, of clients without a name, beyond limits.things_max.",
+            "reason",
+        )
+        self.broker_events_ahead = Total(
+            self.registry,
+            "detectd_broker_events_ahead",
+            "Facts stamped later than they came: they count then.",
+        )
+        self.topics_flushed = Total(
+            self.registry, "detectd_topic_cache_flushes", "Times that the cache of topics and dimensions was full."
+        )
+        self.clients_known = self._gauge("clients", "Clients of brokers that are remembered.")
+        self.events_late = self._gauge(
+            "window_events_late", "Facts dropped from a window that was closed when they came.", "actor"
+        )
+        self.addresses_crowded = self._gauge(
+            "window_addresses_dropped", "Addresses of a thing beyond what one window keeps.", "actor"
+        )
+
+    def watch_events(self, router: Router) -> None:
+        """Read what the router counts of brokers' events."""
+        heard = router.heard
+        self.broker_events.read_from(lambda: float(heard.counted))
+        self.broker_events_ahead.read_from(lambda: float(heard.ahead))
+        for reason in DROPS:
+            self.broker_events_dropped.read_from(partial(heard.dropped.__getitem__, reason), reason)
+        self.topics_flushed.read_from(lambda: float(router.flushed))
+        self.clients_known.set_function(lambda: float(len(router.presence.rows)))
 
     def _about_alarms(self) -> None:
         self.events = self._counter("events", "Violation events stored.", "type", "profile", "behavior")

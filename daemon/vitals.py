@@ -210,6 +210,7 @@ class Vitals:
         telemetry.events_repeated.read_from(lambda: float(app.store.counters.repeats))
         telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))
         telemetry.watch_history(app.history.counters)
+        telemetry.watch_events(app.pipeline.world.router)
         telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed))
 
     def refresh(self) -> None:
@@ -227,6 +228,8 @@ class Vitals:
         for key, seat in app.supervisor.seats.items():
             telemetry.rows.labels(key).set(len(seat.actor.roster))
             telemetry.values_merged.labels(key).set(sum(judge.merged for judge in seat.actor.judges.values()))
+            telemetry.events_late.labels(key).set(seat.actor.meter.late)
+            telemetry.addresses_crowded.labels(key).set(seat.actor.meter.crowded)
             telemetry.mailbox_depth.labels(key).set(len(seat.mailbox))
         if app.checkpointer.written_ns is not None:
             telemetry.checkpoint_age.set((self._clock.monotonic_ns() - app.checkpointer.written_ns) / NS)

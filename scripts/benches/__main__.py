@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-NAMES: Final = ("throughput", "cpu", "handle", "latency", "memory", "restart", "log", "history", "api", "sensor")
+NAMES: Final = (
+    "throughput",
+    "cpu",
+    "handle",
+    "latency",
+    "memory",
+    "restart",
+    "log",
+    "history",
+    "api",
+    "events",
+    "sensor",
+)
 LIMIT_S: Final = 600
 
 
