@@ -23,6 +23,7 @@ from daemon.clock import Clock
 from daemon.devices import NAME_MAX, Device, DevicesFile, fingerprint_of
 from daemon.logins import Login, Logins
 from daemon.logs import RateLimited
+from daemon.sensor.door import Hello, Refusal
 
 UNAVAILABLE, BAD_LOGIN, NOT_AUTHORIZED = 3, 4, 5  # codes of a CONNACK of MQTT 3.1.1
 WRAPPINGS_MAX: Final = 4
@@ -48,25 +49,6 @@ class Reason(StrEnum):
 
 
 _CODES: Final = {Reason.LOGIN: BAD_LOGIN, Reason.BUSY: UNAVAILABLE}  # who is told to try again, tries again
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """What a client says of itself when it connects. `certificate`: DER, verified by the listener's CA."""
-
-    client_id: str
-    username: str | None
-    password: bytes | None = field(repr=False)
-    certificate: bytes | None = field(repr=False)
-    ip: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """`code`: of a CONNACK of MQTT 3.1.1: 3 unavailable, 4 bad user name or password, 5 not authorized."""
-
-    reason: str
-    code: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from config.model import Client, Devices, Embedded, Tls
 from daemon import passwords
 from daemon.clock import VirtualClock
 from daemon.devices import Device, DevicesFile, credentials_of, fingerprint_of
-from daemon.doorman import OTHERS, Door, Doorman, Hello, Pass, Reason, Refusal, door_of, thing_in
+from daemon.doorman import OTHERS, Door, Doorman, Pass, Reason, door_of, thing_in
 from daemon.logins import FAILURES_PER_USER, Logins
 from daemon.passwords import Cost
+from daemon.sensor.door import Hello, Refusal
 
 NEAR = Door(checks=True, must_show=False)
 FAR = Door(checks=True, must_show=True)
