@@ -31,6 +31,7 @@ from daemon.control.announce import RULES, Announcer
 from daemon.control.plane import ControlPlane
 from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
+from daemon.doormen import Doormen
 from daemon.history.recorder import History
 from daemon.host import LogHost, open_host
 from daemon.http import audit as trail
@@ -45,7 +46,6 @@ from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery, manifests
 from daemon.reload import Reloader
-from daemon.sensor.door import OpenDoor
 from daemon.sensor.sensors import Sensors
 from daemon.sources import Sources
 from daemon.store import Store
@@ -122,6 +122,7 @@ class App:
         self.plane.history = self.history
         self.access = Access(settings, clock.now_ns)
         telemetry.watch_access(self.access.denials, lambda: self.access.evicted)
+        self.doormen = Doormen(settings, telemetry, clock)
         app = application(telemetry, self.access)
         ops.add(app, self.vitals)
         poison.add(app, self)
@@ -136,7 +137,7 @@ class App:
 
         self._host = await open_host(settings, clock, telemetry, self.vitals.broker)
         stack.push_async_callback(self.host.stop)
-        self.sensors = Sensors(settings, self.host, lambda _name: OpenDoor(), telemetry, clock)
+        self.sensors = Sensors(settings, self.host, self.doormen.at, telemetry, clock)
         stack.push_async_callback(self.sensors.stop)
         await self.sensors.start()
         if not await self.store.adopt_identity(self.host.identity.identity):
@@ -197,7 +198,7 @@ class App:
             telemetry,
             self.rulebook,
             self.access,
-            self.bridges.apply,
+            self._apply_brokers,
         )
         self._after = after
         self.vitals.watch_counters()
@@ -206,6 +207,10 @@ class App:
         )
         self.rulebook.announcer = self.announcer
         await self.announcer.put(str(self._config))  # files may have changed while we were away: an entry too
+
+    async def _apply_brokers(self, settings: Settings) -> None:
+        self.doormen.configure(settings)
+        await self.bridges.apply(settings)
 
     def _in_force(self) -> Settings:
         return self.reloader.settings if self._is_built else self._settings
@@ -254,6 +259,7 @@ class App:
         return {
             "host": self.host.watch(),
             "sensors": self.sensors.watch(),
+            "devices": self.doormen.run(),
             "announcer": self.announcer.run(),
             "history": self.history.run(self.host.read_range, self.definition),
             "pipeline": self.pipeline.run(self.host.reader, self._after),

@@ -3,8 +3,8 @@
 A sensor (daemon/sensor) asks `admit` once for each connection, and the `Pass` that comes back for each topic.
 
 Who it is: the name under which the fingerprint of its certificate is listed, else the certificate's common name, else
-the user whose password it knows, else its client id. Which thing that is: `config.clients.thing_of`. Gateways speak
-for further ones.
+the user whose password it knows, else (it need not show anything, or its certificate says no more than that the CA
+knows it) its client id. Which thing that is: `config.clients.thing_of`. Gateways speak for further ones.
 """
 
 from collections.abc import Iterable
@@ -23,8 +23,11 @@ from daemon.clock import Clock
 from daemon.devices import NAME_MAX, Device, DevicesFile, fingerprint_of
 from daemon.logins import Login, Logins
 from daemon.logs import RateLimited
+from daemon.sensor.door import Hello, Refusal
 
 UNAVAILABLE, BAD_LOGIN, NOT_AUTHORIZED = 3, 4, 5  # codes of a CONNACK of MQTT 3.1.1
+AWS_COMMON_NAME: Final = "AWS IoT Certificate"
+"""Of every certificate that AWS issued to a device."""
 WRAPPINGS_MAX: Final = 4
 _WRAPPINGS: Final = {"$share": 2, "$queue": 1, "$exclusive": 1, "$delayed": 2}
 """Levels that some brokers take off the front of a filter or a topic."""
@@ -51,30 +54,11 @@ _CODES: Final = {Reason.LOGIN: BAD_LOGIN, Reason.BUSY: UNAVAILABLE}  # who is to
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """What a client says of itself when it connects. `certificate`: DER, verified by the listener's CA."""
-
-    client_id: str
-    username: str | None
-    password: bytes | None = field(repr=False)
-    certificate: bytes | None = field(repr=False)
-    ip: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """`code`: of a CONNACK of MQTT 3.1.1: 3 unavailable, 4 bad user name or password, 5 not authorized."""
-
-    reason: str
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
 class Proof:
     """How a client showed that it is `name`; `kept` is what must still be on file: a fingerprint, or a hash's text."""
 
     name: str
-    by: Literal["fingerprint", "authority", "password", "word"]
+    by: Literal["fingerprint", "authority", "fleet", "password", "word"]
     kept: str = field(default="", repr=False)
 
 
@@ -169,8 +153,8 @@ class Doorman:
 
     async def _proof(self, hello: Hello) -> Proof | Reason:
         if not self._door.checks:
-            return Proof(_common_name(hello.certificate) or _user(hello) or hello.client_id, "word")
-        shown = self._by_certificate(hello.certificate) if hello.certificate else None
+            return Proof(_named_by(hello.certificate) or _user(hello) or hello.client_id, "word")
+        shown = self._by_certificate(hello) if hello.certificate else None
         if shown is not None:
             return shown
         if self._must_show:
@@ -181,19 +165,35 @@ class Doorman:
     def _must_show(self) -> bool:
         return self._door.checks and (self._door.must_show or bool(self._file.current))
 
-    def _by_certificate(self, der: bytes) -> Proof | Reason | None:
-        """None: it says nothing of who that is."""
-        credentials, fingerprint = self._file.current, fingerprint_of(der)
-        listed = credentials.by_fingerprint.get(fingerprint)
+    def _by_certificate(self, hello: Hello) -> Proof | Reason | None:
+        """None: it says only that the client is one of the fleet, and there is a password that says who."""
+        assert hello.certificate is not None
+        fingerprint = fingerprint_of(hello.certificate)
+        listed = self._file.current.by_fingerprint.get(fingerprint)
         if listed is not None:
             return Proof(listed, "fingerprint", fingerprint)
-        name = _common_name(der)
-        if not name:
+        name = _named_by(hello.certificate)
+        if name:
+            return self._flaw(name) or Proof(name, "authority", fingerprint)
+        if _user(hello) and hello.password is not None:
             return None
-        device = credentials.devices.get(name, _NO_DEVICE)
+        # Its client id must do, as on AWS; but not one of a device that has shown the operator something better.
+        name = hello.client_id
+        return self._unlisted_flaw(name) or Proof(name, "fleet", fingerprint)
+
+    def _flaw(self, name: str) -> Reason | None:
+        """Why the CA's word for this name is not good enough."""
+        device = self._file.current.devices.get(name, _NO_DEVICE)
         if device.revoked:
             return Reason.REVOKED
-        return Reason.CERTIFICATE if device.fingerprints else Proof(name, "authority", fingerprint)
+        return Reason.CERTIFICATE if device.fingerprints else None
+
+    def _unlisted_flaw(self, client_id: str) -> Reason | None:
+        """Likewise for a client id that no certificate has: its name, and its thing's, are not on file at all."""
+        names = {client_id, thing_of(client_id, self._clients)} & self._file.current.devices.keys()
+        if not names:
+            return None
+        return Reason.REVOKED if any(self._file.current.devices[name].revoked for name in names) else Reason.CERTIFICATE
 
     async def _by_password(self, hello: Hello) -> Proof | Reason:
         credentials, user = self._file.current, _user(hello)
@@ -237,7 +237,9 @@ class Doorman:
             case "fingerprint":
                 return credentials.by_fingerprint.get(proof.kept) == proof.name
             case "authority":
-                return not device.revoked and not device.fingerprints and proof.kept not in credentials.by_fingerprint
+                return self._flaw(proof.name) is None and proof.kept not in credentials.by_fingerprint
+            case "fleet":
+                return self._unlisted_flaw(proof.name) is None and proof.kept not in credentials.by_fingerprint
             case "password":
                 return device.password == proof.kept
             case "word":
@@ -298,12 +300,12 @@ def _user(hello: Hello) -> str:
     return (hello.username or "").partition("?")[0]
 
 
-def _common_name(der: bytes | None) -> str:
-    """A certificate's; "" where there is none, or more than one."""
+def _named_by(der: bytes | None) -> str:
+    """The common name of a certificate; "" where there is none, more than one, or the one that AWS gives to all."""
     if der is None:
         return ""
     try:
         names = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:
         return ""
-    return str(names[0].value) if len(names) == 1 else ""
+    return str(names[0].value) if len(names) == 1 and names[0].value != AWS_COMMON_NAME else ""

@@ -82,9 +82,10 @@ class Follower:
     def read(self, bytes_max: int) -> Piece:
         """The next lines, of at most so many bytes, after `prepare`. Raises OSError."""
         has_moved_on = self._is_rotated()  # asked before reading: what is written until it moves on is read, too
+        offset = self._offset
         lines = self._lines(bytes_max)
-        if lines or not has_moved_on:
-            return Piece(lines, at_end=not lines)
+        if self._offset > offset or not has_moved_on:
+            return Piece(lines, at_end=self._offset == offset)
         self._open_next()
         return Piece([], at_end=False)
 

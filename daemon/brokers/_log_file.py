@@ -81,6 +81,7 @@ class LogFile:
         self._gaps = 0
         self._tally = Tally()
         self._follower: Follower | None = None
+        self._noted_place: Place | None = None  # by this daemon
         self._again: Note | None = None  # what a daemon before us may have handed over, or not
         self._why = "not opened yet"
 
@@ -132,7 +133,7 @@ class LogFile:
         events = list(payloads(self._tally.taken()))
         if events:
             self._note(Note(start, follower.place.offset, token, known))
-        elif follower.place != start:
+        elif follower.place != self._noted_place:
             self._note(Note(follower.place, known=self._lines.known))
         return Gathered(events, token, at_end)
 
@@ -144,8 +145,8 @@ class LogFile:
             if here.inode != start.inode or left <= 0:
                 return False
             piece = follower.read(min(PIECE_BYTES, left))
-            if not piece.lines:
-                return piece.at_end
+            if piece.at_end:
+                return True
             self._lines.take(piece.lines, self._clock.now_ns(), self._tally)
         return False
 
@@ -176,6 +177,7 @@ class LogFile:
             return None
 
     def _note(self, note: Note) -> None:
+        self._noted_place = note.place
         try:
             self._note_path.parent.mkdir(parents=True, exist_ok=True)
             write(self._note_path, msgspec.json.encode(note), PRIVATE)

@@ -7,6 +7,7 @@ never reach `$SYS/broker/log/#`: only the file has them.
     notice    New client connected from IP:PORT as ID (p2, c1, k60).     connected; `, u'USER'` is there where given
     notice    Client ID disconnected.                                    disconnected; so are `closed its connection`,
               `has exceeded timeout`, `disconnected due to …` and `disconnected: …`
+    notice    Bad socket read/write on client ID: Unknown error.         disconnected: after a denied QoS 0 PUBLISH, too
     error     Client ID already connected, closing old connection.       disconnected: another took its place
     debug     Received PUBLISH from ID (d0, q1, r0, m1, 'TOPIC', ... (5 bytes))    published
     debug     Sending PUBLISH to ID (…)                                  delivered
@@ -56,8 +57,9 @@ _PUBLISHES: Final[dict[bytes, Kind]] = {
 }
 _ARRIVAL: Final = b"New client connected from "
 _CLIENT: Final = b"Client "
+_BROKEN: Final = b"Bad socket read/write on client "
 _BROKER: Final = b"mosquitto version "
-_WORDS: Final = (*_PUBLISHES, _ARRIVAL, _CLIENT, _BROKER)
+_WORDS: Final = (*_PUBLISHES, _ARRIVAL, _CLIENT, _BROKEN, _BROKER)
 # No end of a line is the end of another one here, so an id can't choose which of them is found.
 _FAREWELLS: Final = (
     b" disconnected.",
@@ -154,7 +156,9 @@ class Lines:
         elif word == _ARRIVAL:
             self._arrival(rest, time_ns, stamp, tally)
         elif word == _CLIENT:
-            self._farewell(rest, time_ns, tally)
+            self._farewell(*_parted(rest), time_ns, tally)
+        elif word == _BROKEN:
+            self._farewell(rest.rpartition(b": ")[0], b"", time_ns, tally)  # what the system says has no colon
         elif _starting(rest):
             self._start(time_ns, tally)
 
@@ -243,8 +247,7 @@ class Lines:
         self._strange = ()
         self._knows_all, self._has_started = False, True
 
-    def _farewell(self, rest: bytes, time_ns: int, tally: Tally) -> None:
-        client, end = _parted(rest)
+    def _farewell(self, client: bytes, end: bytes, time_ns: int, tally: Tally) -> None:
         if not client:
             self._counts.unreadable += 1
             return

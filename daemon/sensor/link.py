@@ -97,6 +97,9 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._client = transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
+        if self.state == ENDED:  # during its handshake
+            transport.abort()
+            return
         transport.set_write_buffer_limits(high=WRITE_HIGH)
         peer = transport.get_extra_info("peername")
         self.ip = peer[0] if peer else ""

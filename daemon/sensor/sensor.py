@@ -6,10 +6,11 @@ bytes held and topics summed are all bounded, and what a bound turns away is cou
 
 import asyncio
 import errno
+import itertools
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from secrets import token_hex
 from typing import Any, Final, Protocol
@@ -105,8 +106,8 @@ class Sensor:
         self._is_open = asyncio.Event()
         self._run, self._number = token_hex(4), 0
         self._links: set[Link] = set()
-        self._handshakes = 0
-        self._ungreeted: dict[Link | int, int] = {}  # since when; a number stands for a TLS handshake under way
+        self._handshakes: dict[Link, asyncio.Task[None]] = {}
+        self._ungreeted: dict[Link, None] = {}  # oldest first; TLS handshakes included
         self._leaving: dict[Link, int] = {}  # until when
         self._heard: dict[Link, None] = {}
         self._keys = 0  # sums that are not booked
@@ -165,7 +166,7 @@ class Sensor:
 
     def _take_in(self, client: socket.socket) -> None:
         self.counts.accepted += 1
-        if self.counts.connections + self._handshakes >= min(self._bounds.connections, _links_max()):
+        if self.counts.connections + len(self._handshakes) >= min(self._bounds.connections, _links_max()):
             self.counts.crowded += 1
             client.close()
             return
@@ -173,27 +174,28 @@ class Sensor:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             client.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._spawn(self._shake_hands(client))
-
-    async def _shake_hands(self, client: socket.socket) -> None:
-        """From a socket to a link, through TLS where there is any."""
         self._number += 1
-        number, now = self._number, self._clock.monotonic_ns()
-        link = Link(self, f"{self._run}-{number:x}", now)
-        self._handshakes += 1
-        self._ungreeted[number] = now
+        link = Link(self, f"{self._run}-{self._number:x}", self._clock.monotonic_ns())
+        self._ungreeted[link] = None
+        self._handshakes[link] = self._spawn(self._shake_hands(link, client))
         self._bound_ungreeted()
+
+    async def _shake_hands(self, link: Link, client: socket.socket) -> None:
+        """From a socket to a link that can be talked to, through TLS where there is any."""
         timeout = {"ssl_handshake_timeout": GREETING_S} if self._tls else {}
         try:
             loop = asyncio.get_running_loop()
             await loop.connect_accepted_socket(lambda: link, client, ssl=self._tls, **timeout)
-        except (OSError, ssl.SSLError, TimeoutError):
+        except (OSError, ssl.SSLError):
             self.counts.handshakes_failed += 1
-            client.close()
+            self._drop_ungreeted(link)
+        except BaseException:
+            self._drop_ungreeted(link)
+            raise
         finally:
-            self._handshakes -= 1
-            self._ungreeted.pop(number, None)
-            self.counts.ungreeted = len(self._ungreeted)
+            self._handshakes.pop(link, None)
+            if link not in self._links:
+                client.close()
 
     # What links tell (daemon.sensor.link.Around)
 
@@ -203,24 +205,28 @@ class Sensor:
     def arrived(self, link: Link) -> None:
         self._links.add(link)
         self.counts.connections = len(self._links)
-        self._ungreeted[link] = link.since_ns
-        self._bound_ungreeted()
         if self._stopping:
             link.abort()
 
     def _bound_ungreeted(self) -> None:
         """The oldest goes: who means it greets at once."""
         while len(self._ungreeted) > self._bounds.ungreeted:
-            oldest = next((one for one in self._ungreeted if isinstance(one, Link)), None)
-            if oldest is None:
-                break
             self.counts.crowded += 1
-            oldest.abort()
+            self._end_ungreeted(next(iter(self._ungreeted)))
+        self.counts.ungreeted = len(self._ungreeted)
+
+    def _end_ungreeted(self, link: Link) -> None:
+        self._drop_ungreeted(link)
+        if link in self._handshakes:
+            self._handshakes[link].cancel()
+        link.abort()
+
+    def _drop_ungreeted(self, link: Link) -> None:
+        self._ungreeted.pop(link, None)
         self.counts.ungreeted = len(self._ungreeted)
 
     def greeted(self, link: Link) -> None:
-        self._ungreeted.pop(link, None)
-        self.counts.ungreeted = len(self._ungreeted)
+        self._drop_ungreeted(link)
         if self.counts.waiting >= self._bounds.waiting:
             self.counts.crowded += 1
             link.close()
@@ -263,8 +269,7 @@ class Sensor:
     def ended(self, link: Link, *, by_broker: bool) -> None:
         self._links.discard(link)
         self.counts.connections = len(self._links)
-        if self._ungreeted.pop(link, None) is not None:
-            self.counts.ungreeted = len(self._ungreeted)
+        self._drop_ungreeted(link)
         if not self._stopping:
             self._leaving[link] = self._clock.monotonic_ns() + int(LEAVING_S * NS)
         if link.is_in:
@@ -467,9 +472,9 @@ class Sensor:
 
     def _end_silent(self, now: int) -> None:
         late = now - int(GREETING_S * NS)
-        for link in [one for one, since in self._ungreeted.items() if since < late and isinstance(one, Link)]:
+        for link in list(itertools.takewhile(lambda one: one.since_ns < late, self._ungreeted)):
             self.counts.silent += 1
-            link.abort()
+            self._end_ungreeted(link)
 
     def _let_the_crowd_go(self) -> None:
         """The log is away: better that its events are incomplete than that the broker is."""
@@ -513,10 +518,11 @@ class Sensor:
         for link in [*links, *self._leaving]:
             link.abort()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _warn(self, event: str, **fields: Any) -> None:
         self._warnings.warning(log, event, self._clock.monotonic_ns(), sensor=self.name, **fields)

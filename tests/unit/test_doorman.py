@@ -15,12 +15,14 @@ from config.model import Client, Devices, Embedded, Tls
 from daemon import passwords
 from daemon.clock import VirtualClock
 from daemon.devices import Device, DevicesFile, credentials_of, fingerprint_of
-from daemon.doorman import OTHERS, Door, Doorman, Hello, Pass, Reason, Refusal, door_of, thing_in
+from daemon.doorman import OTHERS, Door, Doorman, Pass, Reason, door_of, thing_in
 from daemon.logins import FAILURES_PER_USER, Logins
 from daemon.passwords import Cost
+from daemon.sensor.door import Hello, Refusal
 
 NEAR = Door(checks=True, must_show=False)
 FAR = Door(checks=True, must_show=True)
+CLIENTS = (Client(pattern=r"plant-(\w+)-[ab]", thing=r"\1"),)
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -218,11 +220,34 @@ async def test_a_name_that_was_revoked_opens_nothing_though_the_authority_vouche
     assert await turned_away(one, hello("t1", certificate=certificate("t1"))) == Refusal("revoked", 5)
 
 
-async def test_a_certificate_without_one_common_name_leaves_it_to_the_password(stage):
+NAMELESS = [certificate(), certificate("t1", "t2"), certificate("AWS IoT Certificate"), b"no certificate"]
+
+
+@pytest.mark.parametrize("shown", NAMELESS)
+async def test_a_certificate_that_names_nobody_leaves_it_to_the_password(stage, shown):
     one = stage(FAR, devices={"t1": password("a")})
-    for shown in (certificate(), certificate("t1", "t2"), b"no certificate"):
-        await let_in(one, hello("t1", "t1", b"a", shown))
-    assert await turned_away(one, hello("t1", certificate=certificate())) == Refusal("no-credentials", 5)
+    await let_in(one, hello("t1", "t1", b"a", shown))
+    assert await turned_away(one, hello("t1", "t1", b"b", shown)) == Refusal("login", 4)
+
+
+@pytest.mark.parametrize("shown", NAMELESS)
+async def test_a_certificate_that_names_nobody_lets_in_under_a_client_id_that_is_not_on_file(stage, shown):
+    devices = {"t1": password("a"), "t2": listed(certificate("t2")), "t3": REVOKED}
+    one = stage(FAR, devices=devices, clients=CLIENTS)
+    given = await let_in(one, hello("t4", "?SDK=x", None, shown))
+    assert (given.user, may(given, "t4", "t1")) == ("t4", [True, False])
+    told = [await one.doorman.admit(hello(name, certificate=shown)) for name in ("t1", "t2", "t3", "plant-t1-a", "+")]
+    assert [each.reason for each in told] == ["certificate", "certificate", "revoked", "certificate", "name"]
+
+
+async def test_a_client_id_that_comes_on_file_must_show_what_is_there(stage):
+    one, shown = stage(FAR), certificate()
+    said = hello("t1", certificate=shown)
+    given = await let_in(one, said)
+    one.put({"t2": REVOKED})
+    assert one.doorman.still_good(said, given)
+    one.put({"t1": password("a")})
+    assert not one.doorman.still_good(said, given)
 
 
 @pytest.mark.parametrize("name", ["+", "#", "a/b"])
@@ -254,9 +279,6 @@ async def test_a_gateway_for_all_may_use_wildcards_and_no_other_may(stage):
         assert everyone.may_subscribe(topic_filter)
         assert not some.may_subscribe(topic_filter)
     assert not everyone.may_publish("$aws/things//defender/metrics/json")
-
-
-CLIENTS = (Client(pattern=r"plant-(\w+)-[ab]", thing=r"\1"),)
 
 
 async def test_a_client_id_that_a_pattern_maps_to_its_thing_is_its_own(stage):

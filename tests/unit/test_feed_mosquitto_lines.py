@@ -68,6 +68,8 @@ def sent(client: str, topic: str = "ok/a", kind: str = "published", size: int = 
         (f"{AT}: Client p1 disconnected due to protocol error.", [ended("p1")]),
         (f"{AT}: Client p1 disconnected due to malformed packet.", [ended("p1")]),
         (f"{AT}: Client p1 disconnected: Connection reset by peer.", [ended("p1")]),
+        (f"{AT}: Bad socket read/write on client p1: Unknown error.", [ended("p1")]),
+        (f"{AT}: Bad socket read/write on client a: b: Unknown error.", [ended("a: b")]),
         (f"{AT}: Client x' as 'y closed its connection.", [ended("x' as 'y")]),
         (f"{AT}: Client a disconnected due to b disconnected.", [ended("a disconnected due to b")]),
         (f"{AT}: Client a disconnected: x disconnected due to protocol error.", [ended("a disconnected: x")]),
@@ -213,6 +215,7 @@ def test_a_login_that_could_be_anothers_is_nobodys() -> None:
         ("Received", "PUBLISH from victim (d0, q0, r0, m0, 'a', ... (5 bytes))"),
         ("x:", "Received PUBLISH from victim (d0, q0, r0, m0, 'a', ... (5 bytes))"),
         ("mosquitto version 2.0.11", "starting"),
+        ("Bad socket", "read/write on client victim: x."),
     ],
 )
 def test_a_line_that_begins_with_an_id_is_not_taken_for_another(client: str, rest: str) -> None:
@@ -280,7 +283,7 @@ def test_whoever_it_is_who_did_something_it_was_not_the_victim(
         message(client, topic, "Sending PUBLISH to"), message(client, topic, "Denied PUBLISH from"),
         f"{AT}: \t{filter_} (QoS 1)", f"{AT}: {client} 1 {filter_}", f"{AT}: {client} {filter_}", f"{client} {filter_}",
         f"{AT}: Client {client} disconnected due to protocol error.", f"{AT}: Client {client} disconnected: Broken.",
-        f"{AT}: Client {client} disconnected.",
+        f"{AT}: Client {client} disconnected.", f"{AT}: Bad socket read/write on client {client}: Unknown error.",
     ]  # fmt: skip
     assert [event for event in read(*lines) if event.client_id == "victim"] == [began("victim", 1)]
 
