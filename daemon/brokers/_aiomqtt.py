@@ -10,6 +10,7 @@ tests/edge/test_bridge.py.
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -197,10 +198,33 @@ class AiomqttWire:
         inner.on_socket_open = opened
         inner.on_connect, inner.on_disconnect, inner.on_publish = connected, disconnected, published
         inner.on_message = self._on_message
+        self._close_what_fails(inner)
         receive = inner._sock_recv
         inner._sock_recv = lambda bufsize: self._receive(receive, bufsize)  # type: ignore[method-assign]
         inner.manual_ack_set(True)
         inner.connect_timeout = CONNECT_S
+
+    def _close_what_fails(self, inner: paho.Client) -> None:
+        """Paho forgets the socket of a WebSocket that did not come about; it would stay open until collected."""
+        create, connect, wrap = inner._create_socket, inner._create_socket_connection, inner._ssl_wrap_socket
+        made: list[socket.socket] = []
+
+        def noted(sock: socket.socket) -> socket.socket:
+            made.append(sock)
+            return sock
+
+        def create_or_close() -> Any:
+            made.clear()
+            try:
+                return create()
+            except BaseException:
+                for sock in made:
+                    sock.close()
+                raise
+
+        inner._create_socket_connection = lambda: noted(connect())  # type: ignore[method-assign]
+        inner._ssl_wrap_socket = lambda tcp_sock: noted(wrap(tcp_sock))  # type: ignore[method-assign,assignment,return-value]
+        inner._create_socket = create_or_close  # type: ignore[method-assign]
 
     def _read(self) -> None:
         """Read packets while each brings a message, up to READS_AT_ONCE: one turn of the loop for many."""

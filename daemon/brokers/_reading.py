@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from actors.events import Event
 from actors.numbers import bridge_token
 from config.model import Bridge
 from daemon.brokers._base import Counts, Entry, Feed
@@ -19,12 +20,12 @@ BACKLOG: Final = {"Detectd-Backlog": "1"}
 
 
 class Reading:
-    """Reads in the order of receipt; what the feeds hear is added to `tally`."""
+    """Reads in the order of receipt; what the feeds hear is `news`."""
 
     def __init__(
         self, options: Bridge, feeds: Sequence[Feed], test: SelfTest, counts: Counts, payload_bytes_max: int
     ) -> None:
-        self.tally = Tally()
+        self._live, self._old = Tally(), Tally()  # apart, for a sum has one time
         self.in_backlog = False
         self.backlog_ns = 0
         """The wall time for news that has none of its own and came from the backlog: when the outage began. So it is
@@ -42,6 +43,18 @@ class Reading:
         """A new connection."""
         self._stored_before, self._stored = (self._stored if session_present else {}), {}
         self.in_backlog, self.backlog_ns = session_present, backlog_ns
+
+    @property
+    def has_news(self) -> bool:
+        return len(self._live) + len(self._old) > 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._live.is_full or self._old.is_full
+
+    def news(self) -> list[Event]:
+        """All that was heard since the last call."""
+        return [*self._old.taken(), *self._live.taken()]
 
     def is_report(self, topic: str) -> bool:
         return self._subject_of(topic) is not None
@@ -97,7 +110,7 @@ class Reading:
     def _hear(self, message: Arrived) -> bool:
         if self._answer.fullmatch(message.topic):
             return True  # from us: a wide tap hears it, but no device has sent it
-        tally = Tally() if self.in_backlog else self.tally
+        tally = Tally() if self.in_backlog else self._live
         heard = [feed.hear(message.topic, message.payload, message.received_ns, tally) for feed in self._feeds]
         if self.in_backlog:
             self._date_back(tally, message.received_ns)
@@ -112,12 +125,12 @@ class Reading:
         for event in news.taken():
             time_ns = self.backlog_ns if event.time == received_ns else event.time
             if event.event in SUMMED and event.count == 1:
-                self.tally.add(
+                self._old.add(
                     event.event, event.client_id, time_ns, topic=event.topic, size=event.bytes, ip=event.ip,
                     user=event.user,
                 )  # fmt: skip
             else:
-                self.tally.put(msgspec.structs.replace(event, time=time_ns))
+                self._old.put(msgspec.structs.replace(event, time=time_ns))
 
 
 def _content(message: Arrived) -> int:

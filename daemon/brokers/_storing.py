@@ -136,7 +136,7 @@ class Storing:
             gather.came(len(messages), self._around.clock.monotonic_ns())
             self._read(messages, batch)
             messages = await self._more(batch)
-        events = self._reading.tally.taken()
+        events = self._reading.news()
         batch.events = len(events)
         batch.entries[:0] = [Entry(f"{SUBJECT}{self._store.name}", payload) for payload in payloads(events)]
         return batch
@@ -170,8 +170,8 @@ class Storing:
 
     async def _more(self, batch: Batch) -> list[Arrived]:
         """What comes while news may still be gathered; [] when it is time to write."""
-        gather, tally = self._store.gather, self._reading.tally
-        while not (batch.entries or not len(tally) or tally.is_full or self._inbox.is_full):
+        gather, reading = self._store.gather, self._reading
+        while reading.has_news and not (batch.entries or reading.is_full or self._inbox.is_full):
             left_ns = gather.left_ns(self._around.clock.monotonic_ns())
             if left_ns <= 0:
                 break
