@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--last", type=int, metavar="POSITION", help="default: the last that the log has now")
     record.set_defaults(command=("daemon.commands.record", "record"))
 
+    sources = commands.add_parser(
+        "sources", help="which cloud-side metrics each broker can have, and what to switch on"
+    )
+    sources.add_argument("--config", type=Path, required=True, metavar="FILE")
+    sources.add_argument("--json", action="store_true", help="machine-readable output")
+    sources.set_defaults(command=("daemon.commands.sources", "sources"))
+
     _poison(commands)
     _outbox(commands)
     _audit(commands)
