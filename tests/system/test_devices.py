@@ -138,6 +138,29 @@ async def test_a_device_that_reports_for_another_is_refused_alarms_and_changes_n
             assert not [key for key in hooks.keys() if key[0] == "t2" or key[1] == "ports"]
 
 
+async def test_a_filter_that_begins_with_a_wildcard_hears_no_replies_of_others(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    passwords = {name: await add(config, name) for name in ("t1", "t2")}
+    async with (
+        serving(config) as daemon,
+        connected(daemon, "t1", passwords["t1"]) as t1,
+        connected(daemon, "t2", passwords["t2"]) as t2,
+    ):
+        for topic_filter in ("#", "+/things/t2/#", "+/+/+/+/+/+/+", topic("t1") + "/+"):
+            assert await granted(t1, topic_filter) == 0
+        await t2.subscribe(topic("t2") + "/+")
+        assert await heard(t2, "t2", 1) == "accepted"
+        await t2.publish("dt/t2/up", b"for all")
+        await t1.publish(topic("t1"), json.dumps(report(1)).encode(), qos=1)
+        heard_by_t1 = set()
+        async with asyncio.timeout(DEADLINE_S):
+            async for message in t1.messages:
+                heard_by_t1.add(str(message.topic))
+                if heard_by_t1 >= {topic("t1") + "/accepted", "dt/t2/up"}:
+                    break
+        assert heard_by_t1 == {topic("t1") + "/accepted", "dt/t2/up"}
+
+
 async def test_wrong_and_missing_credentials_are_refused_and_noted(tmp_path: Path) -> None:
     config = write(tmp_path)
     password = await add(config, "t1")
