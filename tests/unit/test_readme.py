@@ -134,6 +134,7 @@ def test_the_explained_profile_is_valid(tmp_path: Path) -> None:
     (tmp_path / "detectd.yaml").write_text(
         "profiles: [meters.yaml]\nfleet: {groups: {meters: {}}}\n"
         "custom_metrics: [{metricName: battery_percent, metricType: number}]\n"
+        'dimensions: [{name: Telemetry, stringValues: ["dt/+/up"]}]\n'
     )
     assert load(tmp_path / "detectd.yaml", kinds()).warnings == ()
 
