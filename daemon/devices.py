@@ -28,6 +28,7 @@ LOCK: Final = "devices.lock"
 BYTES_MAX: Final = 64 * 1024**2  # some 300,000 devices
 NAME_MAX: Final = 128
 LOOK_S: Final = 0.5
+NAMES_SHOWN: Final = 20
 
 log = structlog.get_logger(__name__)
 
@@ -225,11 +226,15 @@ class DevicesFile:
         if self.is_damaged:
             log.info("devices.file-mended", file=str(self._path))
         self.is_damaged, self._complaint = False, ""
-        if found.devices != self.current.devices:
-            self.current = found
-            self.revision += 1
-            revoked = sum(device.revoked for device in found.devices.values())
-            log.info("devices.changed", devices=len(found.devices) - revoked, revoked=revoked)
+        before, now = self.current.devices, found.devices
+        if before == now:
+            return
+        self.current = found
+        self.revision += 1
+        changed = [name for name in now if now[name] != before.get(name)]
+        revoked = [name for name in changed if now[name].revoked] + [name for name in before if name not in now]
+        good = [name for name in changed if not now[name].revoked]
+        log.info("devices.changed", good=_some(good), revoked=_some(revoked), devices=len(now))
 
     def _complain(self, why: str) -> None:
         if why != self._complaint:
@@ -243,3 +248,9 @@ class DevicesFile:
             return why.errno
         # With the time of the inode: who may read the file is a reason to read it again.
         return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+def _some(names: list[str]) -> list[str]:
+    """For a line of the log: not all of a fleet."""
+    more = len(names) - NAMES_SHOWN
+    return [*names[:NAMES_SHOWN], f"and {more} more"] if more > 0 else names

@@ -206,6 +206,19 @@ async def test_a_file_that_cant_be_read_leaves_the_old_credentials(tmp_path):
         DevicesFile(tmp_path)
 
 
+async def test_what_changed_is_said_by_name_but_not_all_of_a_fleet(tmp_path):
+    put(tmp_path, "t1", password("a"))
+    put(tmp_path, "t2", password("b"))
+    file = DevicesFile(tmp_path)
+    change(tmp_path, lambda known: {**known, **{f"x{n:02}": REVOKED for n in range(22)}, "t2": password("c")})
+    with capture_logs() as lines:
+        await file.refresh()
+    (line,) = lines
+    assert (line["event"], line["good"], line["devices"]) == ("devices.changed", ["t2"], 24)
+    assert line["revoked"] == [*(f"x{n:02}" for n in range(20)), "and 2 more"]
+    assert "scrypt" not in str(line)
+
+
 def test_neither_the_file_nor_a_device_shows_a_hash(tmp_path):
     put(tmp_path, "t1", password("a"))
     file = DevicesFile(tmp_path)

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trustme
 from aiomqtt.exceptions import MqttConnectError
+from mosquitto import Mosquitto
 from system_tools import (
     DEADLINE_S,
     DETECTD,
@@ -65,10 +66,11 @@ async def connected(
     *,
     user: str | None = None,
     tls: ssl.SSLContext | None = None,
+    protocol: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V311,
 ) -> AsyncIterator[aiomqtt.Client]:
     async with aiomqtt.Client(
         *daemon.mqtt, identifier=name, username=user or (name if password else None), password=password,
-        protocol=aiomqtt.ProtocolVersion.V311, timeout=DEADLINE_S, tls_context=tls,
+        protocol=protocol, timeout=DEADLINE_S, tls_context=tls,
     ) as client:  # fmt: skip
         yield client
 
@@ -236,6 +238,34 @@ async def test_a_last_will_is_not_for_the_topics_of_others(tmp_path: Path) -> No
             async with aiomqtt.Client(*daemon.mqtt, identifier="t1", username="t1", password=password, will=will):
                 pass
         await until_fact(daemon, "denied", "t1", topic("t2"))
+
+
+async def test_in_front_of_another_broker_identity_binds_who_that_broker_let_in(tmp_path: Path) -> None:
+    mosquitto = Mosquitto(tmp_path / "mosquitto", "allow_anonymous true")
+    await mosquitto.start()
+    front = free_port()
+    broker = {
+        "embedded": {"mqtt": f"127.0.0.1:{free_port()}"},
+        "sensors": [
+            {"name": "plant", "listen": f"127.0.0.1:{front}", "upstream": f"mqtt://127.0.0.1:{mosquitto.port}"}
+        ],
+        "devices": {"identity": "on"},
+    }
+    try:
+        async with serving(write(tmp_path, broker=broker)) as daemon, mosquitto.client("all") as everyone:
+            await everyone.subscribe("#")
+            await everyone.subscribe("$aws/#")
+            daemon.mqtt = ("127.0.0.1", front)
+            assert await refused(daemon, "t2", "", user="t1") == 5
+            for version in (aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5):
+                async with connected(daemon, "t1", "any", protocol=version) as t1:
+                    await t1.publish(topic("t2"), b"not its own", qos=1)
+                    await t1.publish(topic("t1"), b"its own", qos=1)
+                    assert await granted(t1, topic("t2") + "/+") in {0x80, 0x87}
+                    message = await anext(aiter(everyone.messages))
+                    assert (str(message.topic), message.payload) == (topic("t1"), b"its own")
+    finally:
+        mosquitto.stop()
 
 
 # ---- certificates ----
