@@ -1,4 +1,4 @@
-"""Who may come in and what they may do there, as the sensor asks it."""
+"""Who may come in and what they may do there, as a sensor asks it; daemon/doorman.py answers."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -54,16 +54,4 @@ class Anyone:
         return True
 
     def may_subscribe(self, topic_filter: str) -> bool:  # noqa: ARG002 - as every pass
-        return True
-
-
-class OpenDoor:
-    """Lets everybody in."""
-
-    revision = 0
-
-    async def admit(self, hello: Hello) -> Pass | Refusal:
-        return Anyone(hello.username or "")
-
-    def still_good(self, hello: Hello, given: Any) -> bool:  # noqa: ARG002
         return True

@@ -15,13 +15,13 @@ import pytest
 import trustme
 from mosquitto import Mosquitto
 from naive_mqtt import publish, subscribe
-from sensing import DEADLINE_S, LogDouble, sensing, until
+from sensing import DEADLINE_S, LogDouble, OpenDoor, sensing, until
 
 from config.address import Address
 from config.model import Tls
 from daemon.clock import VirtualClock
 from daemon.sensor import tls
-from daemon.sensor.door import Anyone, Hello, OpenDoor, Pass, Refusal
+from daemon.sensor.door import Anyone, Hello, Pass, Refusal
 from daemon.sensor.sensor import GREETING_S, Bounds, Sensor, Upstream
 
 VERSIONS = [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5]

@@ -12,7 +12,7 @@ import naive_mqtt
 import pytest
 from naive_mqtt import publish, subscribe
 from nats_rig import SMALL
-from sensing import DEADLINE_S, eventually, until
+from sensing import DEADLINE_S, OpenDoor, eventually, until
 
 from actors.controls import RESUMED, Pause
 from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
@@ -22,7 +22,6 @@ from daemon.clock import SystemClock
 from daemon.host import LogHost, open_host
 from daemon.log import Gap
 from daemon.sensor.denied import own_refusals
-from daemon.sensor.door import OpenDoor
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.sensors import Sensors
 from daemon.server_state import read_keys
