@@ -1,7 +1,9 @@
 """What is judged of the brokers' events, against the slow twin: over random rules and logs, however these are cut."""
 
+import asyncio
+import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
@@ -17,9 +19,12 @@ from actors.effects import Transition
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed
 from actors.messages import Frames
+from actors.metrics import kinds
 from actors.world import World
 from config.model import NS, Behavior, Dimension, MetricDimension, Rules
 from daemon.checkpoint import frozen
+from daemon.record import header, lines
+from daemon.replay import replay
 
 THINGS = ["a", "b", "c"]
 COUNTERS = [
@@ -173,6 +178,22 @@ def test_a_world_of_a_checkpoint_goes_on_as_the_one_it_was_made_of(
     play(one, log[:at])
     again.load(frozen(one.dump()))  # type: ignore[arg-type]
     assert play(again, log[at:]) == play(one, log[at:])
+
+
+@given(rule_sets(), logs())
+@settings(max_examples=50, deadline=None)
+def test_a_recording_replays_to_the_same_events_ids_included(first: Rules, log: list[Entry]) -> None:
+    async def entries() -> AsyncIterator[Frames]:
+        yield frames(log)
+
+    async def definition(_: str) -> Rules:
+        raise AssertionError("no rules change here")
+
+    async def recorded() -> bytes:
+        return header("test", first, 0.0) + b"".join([line async for line in lines(entries(), definition)])
+
+    source = io.BytesIO(asyncio.run(recorded()))
+    assert list(replay(source, rules(), kinds())) == play(world(first), log)
 
 
 @pytest.mark.parametrize("size", [10_000, 1_000_000])
