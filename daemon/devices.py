@@ -156,6 +156,13 @@ def change(data_dir: Path, edit: Callable[[Mapping[str, Device]], Mapping[str, D
         _give(path, data_dir)
 
 
+def copy(source_dir: Path, target_dir: Path) -> None:
+    """The file as it is, if there is one: a backup without it would open the door. Raises OSError."""
+    source = source_dir / FILE
+    if source.exists():
+        whole_file.write(target_dir / FILE, source.read_bytes(), whole_file.PRIVATE)
+
+
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
     path = data_dir / LOCK

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from actors.metrics import kinds
 from config.load import load
 from config.model import Settings
+from daemon import devices
 from daemon.app import CHECKPOINTS, HISTORY, STORE
 from daemon.backup import (
     CHECKPOINTS_COPY,
@@ -63,6 +64,7 @@ async def _backup(settings: Settings, target: Path) -> int:
         target.mkdir(parents=True, exist_ok=True)
         manifests = await asyncio.to_thread(_copy_store, settings.data_dir / STORE, target / STORE_COPY)
         await asyncio.to_thread(_copy_database, settings.data_dir / HISTORY, target / HISTORY)
+        await asyncio.to_thread(devices.copy, settings.data_dir, target)
         names = {name for manifest in manifests for name, _ in manifest.files.values()}
         await asyncio.to_thread(copy_checkpoints, settings.data_dir / CHECKPOINTS, target / CHECKPOINTS_COPY, names)
         size = await snapshot_log(nc, settings.log.stream, target)
@@ -105,6 +107,7 @@ async def _restore(settings: Settings, source: Path) -> int:
         await asyncio.to_thread(shutil.copytree, source / CHECKPOINTS_COPY, settings.data_dir / CHECKPOINTS)
         if (source / HISTORY).exists():
             await asyncio.to_thread(shutil.copy2, source / HISTORY, settings.data_dir / HISTORY)
+        await asyncio.to_thread(devices.copy, source, settings.data_dir)
         # The store last: a directory without one is visibly not a whole restore.
         await asyncio.to_thread(shutil.copy2, source / STORE_COPY, settings.data_dir / STORE)
     print(f"{settings.data_dir}: restored", file=sys.stderr)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import ssl
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -209,6 +210,21 @@ async def test_a_damaged_file_lets_nobody_in_who_was_out_and_is_an_error_at_the_
         await daemon.start(ready=False)
         assert await daemon.ended() == 3
         assert str(daemon.data_dir / FILE) in daemon.log()
+
+
+async def test_a_backup_has_the_credentials_so_that_a_restored_daemon_asks_for_them(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    password = await add(config, "t1")
+    async with serving(config) as daemon:
+        await detectd("backup", "--config", config, tmp_path / "copy")
+        assert await daemon.stop() == 0
+    edit(config, data_dir="restored")
+    await detectd("restore", "--config", config, tmp_path / "copy")
+    assert stat.S_IMODE((tmp_path / "restored" / FILE).stat().st_mode) == 0o600
+    async with serving(config) as daemon:
+        assert await refused(daemon, "anyone") == 5
+        async with connected(daemon, "t1", password):
+            pass
 
 
 async def test_a_gateway_reports_for_its_things_and_a_reload_gives_it_others(tmp_path: Path) -> None:
