@@ -5,21 +5,25 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
+from app_runner import ask, eventually, running
 from bridging import LogDouble, until
 from mosquitto import Mosquitto
 
 from actors.events import CLIENT, COUNT, KIND, KINDS, Packed
 from config.model import MosquittoLog
+from daemon.app import App
 from daemon.brokers import _follow, _log_file
 from daemon.brokers._base import Entry
 from daemon.brokers._log_file import FileTotals, LogFile
 from daemon.brokers._outlet import Outlet
 from daemon.clock import NS, SystemClock, VirtualClock
+from daemon.log import Gap
 from daemon.log_writer import MSG_ID
 
 NOW_NS = 1_795_664_999 * NS
@@ -364,9 +368,13 @@ async def story(broker: Mosquitto) -> None:
     """A client that listens, one that sends, one that may not, one with a wrong password, one that is replaced."""
     async with broker.client("listener", username="good", password="secret") as listener:
         await listener.subscribe("ok/#")
-        for client, topic in (("sender", "ok/a"), ("intruder", "no/a")):
-            async with broker.client(client, username="good", password="secret") as one:
-                await one.publish(topic, b"12345", qos=0)
+        async with broker.client("sender", username="good", password="secret") as sender:
+            await sender.publish("ok/a", b"12345", qos=0)
+        with raw(broker.port, "intruder") as intruder:
+            intruder.sendall(b"\x30\x0b\0\4no/a12345")
+            intruder.settimeout(0.2)
+            with suppress(TimeoutError):
+                intruder.recv(1)
         await anext(aiter(listener.messages))
     await run("mosquitto_pub", "-p", str(broker.port), "-i", "stranger", "-u", "good", "-P", "x", "-t", "a", "-m", "x")
     with raw(broker.port, "twin"), raw(broker.port, "twin"):
@@ -473,6 +481,46 @@ async def test_strange_clients_of_the_real_one_speak_for_themselves(tmp_path: Pa
         ("connected", "victim"), ("disconnected", "victim")
     ]  # fmt: skip
     assert totals.ambiguous >= 3
+
+
+# ---- in the whole daemon ----
+
+
+async def test_the_daemon_follows_it_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    path, config = tmp_path / "mosquitto.log", tmp_path / "detectd.yaml"
+    path.touch()
+    config.write_text(
+        f"data_dir: {tmp_path}/data\nhttp: {{listen: '127.0.0.1:0'}}\n"
+        "broker: {embedded: {mqtt: '127.0.0.1:0'}, mosquitto_logs: [{name: plant, path: mosquitto.log}]}\n"
+    )
+    for before, after, expected in (("", line(1), {1}), (line(2), line(3), {1, 2, 3})):
+        append(path, before)  # while it is away
+        async with running(config) as app:
+            await eventually(partial(_is_reading, app))
+            append(path, after)
+            await eventually(partial(_has_heard, app, expected))
+            status = (await ask(app, "GET", "/-/status"))[1]["sources"]["plant"]
+            assert (status["path"], status["behind_bytes"]) == (str(path), 0)
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+async def _is_reading(app: App) -> bool:
+    return not app.sources.status()["plant"]["why"]
+
+
+async def _has_heard(app: App, numbers: set[int]) -> bool:
+    entries = []
+    async for frames in app.host.read_range(1, await app.host.last_seq()):
+        assert not isinstance(frames, Gap)
+        places = [place for place in range(len(frames)) if frames.subject(place) == "detectd.log.events.plant"]
+        entries += [Entry(frames.subject(place), frames.payload(place)) for place in places]
+    heard = [int(client[1:]) for _, client in told(entries)]
+    assert len(heard) == len(set(heard))
+    return set(heard) == numbers
 
 
 async def older(path: Path, seconds: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 from bridging import ListenerDouble, LogDouble, until
 from hypothesis import given
 from hypothesis import strategies as st
+from log_server import LogServer
 from mosquitto import free_port
 
 from actors.events import CLIENT, COUNT, KIND, KINDS, Event, Packed, packed, unpacked
@@ -23,7 +24,7 @@ from daemon.brokers._outlet import Outlet
 from daemon.brokers._tally import Tally
 from daemon.brokers.nats_system import SESSIONS_MAX, Advisories, NatsSystem, SystemTotals
 from daemon.clock import SystemClock
-from daemon.log_writer import Refused
+from daemon.log_writer import LogWriter, Refused
 from daemon.server_binary import find_binary
 from daemon.sources import Sources
 from daemon.telemetry import Telemetry
@@ -278,6 +279,20 @@ async def test_an_entry_that_the_log_never_takes_does_not_hold_up_the_others() -
     assert log.payloads == [b"a", b"b"]
     assert (totals.stored, totals.refused) == (2, 1)
     assert len({entry.headers["Nats-Msg-Id"] for entry in log.entries}) == 2
+
+
+async def test_what_is_handed_over_twice_under_one_token_is_in_the_log_once(tmp_path: Path) -> None:
+    server = LogServer(tmp_path)
+    await server.start()
+    try:
+        await server.create_log(duplicate_window=60_000_000_000)
+        for _ in range(2):  # a daemon, and the one after it
+            async with LogWriter(server.access) as writer:
+                outlet = Outlet("plant", writer, SystemClock(), lambda: 0.0, SystemTotals())
+                await outlet.hand_over([b"first", b"second"], "token")
+        assert (await server.ask("STREAM.INFO.LOG"))["state"]["messages"] == 2
+    finally:
+        server.stop()
 
 
 async def test_sources_start_stop_and_are_counted(tmp_path: Path, cluster: Cluster) -> None:
