@@ -18,6 +18,7 @@ from actors.controls import RESUMED, TICK, Pause, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed
+from actors.group import Moment
 from actors.messages import Frames
 from actors.metrics import kinds
 from actors.world import World
@@ -178,6 +179,24 @@ def test_a_world_of_a_checkpoint_goes_on_as_the_one_it_was_made_of(
     play(one, log[:at])
     again.load(frozen(one.dump()))  # type: ignore[arg-type]
     assert play(again, log[at:]) == play(one, log[at:])
+
+
+@given(rule_sets(), logs(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_change_that_is_none_for_a_behavior_changes_nothing_of_it(
+    first: Rules, log: list[Entry], data: st.DataObject
+) -> None:
+    """Another profile joins its targets, and a dimension is defined that moves all others."""
+    at = data.draw(st.integers(1, len(log)))
+    other = profile(behavior("aws:num-disconnects", "less-than", 2, name="other", duration=60), name="other")
+    then = msgspec.structs.replace(
+        first, profiles=(*first.profiles, other), dimensions=(Dimension(name="a", string_values=("#",)), *DIMENSIONS)
+    )
+    one = world(first)
+    found = play(one, log[:at])
+    found += one.change(then, Moment(log[at - 1].position, one.router.last_ts))
+    found += play(one, log[at:])
+    assert [each for each in found if each.profile == "p"] == play(world(first), log)
 
 
 @given(rule_sets(), logs())
