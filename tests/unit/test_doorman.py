@@ -1,7 +1,8 @@
 """Who a client is, whether it may come in, and which things it speaks for."""
 
 import datetime as dt
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -353,6 +354,33 @@ async def test_in_front_of_another_broker_the_certificate_comes_before_the_user_
 )
 def test_the_thing_whose_topics_these_are(topic, thing):
     assert thing_in(topic) == thing
+
+
+def matches(topic_filter: Sequence[str], topic: Sequence[str]) -> bool:
+    """MQTT 4.7, level by level."""
+    if topic_filter[0] in {"+", "#"} and topic[0].startswith("$"):
+        return False
+    for at, level in enumerate(topic_filter):
+        if level == "#":
+            return len(topic) >= at
+        if at == len(topic) or level not in {"+", topic[at]}:
+            return False
+    return len(topic_filter) == len(topic)
+
+
+async def test_exactly_the_filters_that_reach_no_topic_of_another_thing_are_open(stage):
+    given = await let_in(stage(identity="on"), hello("t1"))
+    names = ["$aws", "things", "t1", "t2", ""]
+    below = [[], *([name] for name in names)]
+    of_others = [["$aws", "things", thing, *rest] for thing in names if thing != "t1" for rest in below]
+    tried = 0
+    for length in (1, 2, 3, 4):
+        for levels in itertools.product([*names, "+", "#"], repeat=length):
+            if "#" not in levels[:-1]:
+                reaches = any(matches(levels, topic) for topic in of_others)
+                assert given.may_subscribe("/".join(levels)) != reaches, levels
+                tried += 1
+    assert tried > 1500
 
 
 async def test_all_topics_that_are_no_things_are_open(stage):
