@@ -20,6 +20,7 @@ from daemon.sensor.sums import TOPICS_MAX, Sum, add, begun
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
 ANSWERS_MAX: Final = 64 * 1024  # of ours, that wait for the end of a packet of the broker's
 VERDICTS_MAX: Final = 1024
+FILTERS_TOLD: Final = 16  # refused filters of one SUBSCRIBE that are named
 WITHHELD_MAX: Final = 1024  # QoS 2 publishes refused and not yet released by the client
 
 GREETING, WAITING, PASSING, ENDED = range(4)
@@ -247,12 +248,17 @@ class Link(asyncio.Protocol):
                 self._around.denied(self, topic.decode(errors="replace"), row[COUNT])
             return may
         if kind == packets.SUBSCRIBE:
-            refused = [each for each in self._filters(up, row) if not self._may_subscribe(each)]
-            for each in refused:
-                self._around.denied(self, each)
-            return not refused
+            return self._judge_filters(self._filters(up, row))
         self._other_up(row)
         return self._may(up, row)
+
+    def _judge_filters(self, filters: list[str]) -> bool:
+        refused = [each for each in filters if not self._may_subscribe(each)]
+        for each in refused[:FILTERS_TOLD]:
+            self._around.denied(self, each)
+        if len(refused) > FILTERS_TOLD:
+            self._around.denied(self, "", len(refused) - FILTERS_TOLD)
+        return not refused
 
     def _may(self, up: Stream, row: Row) -> bool:
         """As `_judge`, without a trace. A topic that an alias stands for is not asked for."""
@@ -429,6 +435,11 @@ class Link(asyncio.Protocol):
     @property
     def has_ended(self) -> bool:
         return self.state == ENDED
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something that was written is not taken yet."""
+        return any(side is not None and side.get_write_buffer_size() > 0 for side in (self._client, self._broker))
 
     @property
     def is_through(self) -> bool:

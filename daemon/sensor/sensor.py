@@ -39,9 +39,10 @@ PATIENCE_S: Final = 10.0  # until the broker is there
 RETRY_S: Final = 0.1
 LEAVING_S: Final = 10.0  # for what was written last to be taken
 FLUSH_S: Final = 1.0
+LAST_S: Final = 2.0  # for the log to take what was heard last
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 128
-FILES_KEPT: Final = 512  # descriptors for all else
+FILES_KEPT: Final = 256  # descriptors for all else
 SLICE: Final = 1000  # connections looked at before others have their turn
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 PORTS: Final = 20_000  # connections from one address to one listener: it has 28 000 ports to offer
@@ -113,6 +114,8 @@ class Sensor:
         self._keys = 0  # sums that are not booked
         self._crowd: list[Link] = []
         self._hurry = asyncio.Event()
+        self._booking = asyncio.Lock()
+        self._storing: asyncio.Future[None] | None = None
         self._doubtful: list[Event] = []  # ends that may turn out to be the broker's own end
         self._doubted: list[Event] = []  # the same, a collection ago
         self._revision = doorman.revision
@@ -227,10 +230,11 @@ class Sensor:
 
     def greeted(self, link: Link) -> None:
         self._drop_ungreeted(link)
-        if self.counts.waiting >= self._bounds.waiting:
+        if self.counts.waiting >= self._bounds.waiting or self._stopping:
             self.counts.crowded += 1
             link.close()
             return
+        self.counts.waiting += 1
         self._spawn(self._let_in(link))
 
     def connected(self, link: Link) -> None:
@@ -270,7 +274,7 @@ class Sensor:
         self._links.discard(link)
         self.counts.connections = len(self._links)
         self._drop_ungreeted(link)
-        if not self._stopping:
+        if link.has_unsent:
             self._leaving[link] = self._clock.monotonic_ns() + int(LEAVING_S * NS)
         if link.is_in:
             self._book_end(link, by_broker=by_broker)
@@ -313,7 +317,6 @@ class Sensor:
     # Letting in
 
     async def _let_in(self, link: Link) -> None:
-        self.counts.waiting += 1
         try:
             await self._introduce(link)
         except TimeoutError:
@@ -400,8 +403,7 @@ class Sensor:
     async def _mind_the_gate(self) -> None:
         while True:
             await self._gate.opened()
-            await self.flush()
-            await self._ledger.cut()
+            await self._cut()
             self._is_open.set()
             await self._gate.shut()
             self._is_open.clear()
@@ -417,9 +419,19 @@ class Sensor:
 
     async def flush(self) -> None:
         """Book what was heard until now."""
-        events = await self._collected()
+        async with self._booking:
+            await self._store(await self._collected())
+
+    async def _cut(self) -> None:
+        """All connections have ended: nothing of before may be booked after this."""
+        async with self._booking:
+            await self._store(await self._collected())
+            await self._ledger.cut()
+
+    async def _store(self, events: list[Event]) -> None:
         if events:
-            await self._ledger.store(events)
+            self._storing = asyncio.ensure_future(self._ledger.store(events))
+            await asyncio.shield(self._storing)  # a second's events are not lost because the daemon stops just then
 
     async def _collected(self) -> list[Event]:
         heard, self._heard = self._heard, {}
@@ -461,9 +473,7 @@ class Sensor:
             self._hurry.set()
             now = self._clock.monotonic_ns()
             self._end_silent(now)
-            for link in [link for link, until in self._leaving.items() if now >= until]:
-                del self._leaving[link]
-                link.abort()
+            self._see_off(now)
             if self._ledger.is_away:
                 self._let_the_crowd_go()
             if self._revision != self._doorman.revision:
@@ -475,6 +485,13 @@ class Sensor:
         for link in list(itertools.takewhile(lambda one: one.since_ns < late, self._ungreeted)):
             self.counts.silent += 1
             self._end_ungreeted(link)
+
+    def _see_off(self, now: int) -> None:
+        """Those that are gone, and those that don't take what was said to them last."""
+        for link, until in list(self._leaving.items()):
+            if now >= until or not link.has_unsent:
+                del self._leaving[link]
+                link.abort()
 
     def _let_the_crowd_go(self) -> None:
         """The log is away: better that its events are incomplete than that the broker is."""
@@ -510,13 +527,19 @@ class Sensor:
         links = list(self._links)
         for link in links:
             link.close()
-        try:
-            async with asyncio.timeout(FLUSH_S):
-                await self.flush()
-        except TimeoutError:
-            log.warning("sensor.unbooked", sensor=self.name, why="the log did not answer")
+        await self._last_flush()
         for link in [*links, *self._leaving]:
             link.abort()
+
+    async def _last_flush(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_S):
+                await self.flush()  # behind what is being stored already
+        except TimeoutError:
+            log.warning("sensor.unbooked", sensor=self.name, why="the log did not answer")
+        if self._storing is not None:
+            self._storing.cancel()
+            await asyncio.gather(self._storing, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
