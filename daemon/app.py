@@ -17,6 +17,7 @@ import structlog
 
 from actors.controls import RETRY, Retry
 from actors.delivery import State
+from actors.effects import Formed
 from actors.metrics import kinds
 from config.diff import rules_from_bytes
 from config.load import Loaded
@@ -32,6 +33,9 @@ from daemon.control.plane import ControlPlane
 from daemon.control.rulebook import Rulebook
 from daemon.dispatch import Dispatch
 from daemon.doormen import Doormen
+from daemon.export import Exporter
+from daemon.exported import Destination
+from daemon.formed import Keeper
 from daemon.history.recorder import History
 from daemon.host import LogHost, open_host
 from daemon.http import audit as trail
@@ -50,6 +54,7 @@ from daemon.sensor.sensors import Sensors
 from daemon.sources import Sources
 from daemon.store import Store
 from daemon.supervisor import Supervisor
+from daemon.taps import Taps
 from daemon.telemetry import Telemetry
 from daemon.vitals import Vitals
 from daemon.watch import Watch
@@ -168,9 +173,11 @@ class App:
         )  # fmt: skip
         world, after = await self.recovery.world()
         self.performer = Performer(store, telemetry, clock)
+        self.keeper, self.exporter = Keeper(self.history), Exporter(self._export, clock)
         self.supervisor = Supervisor(
-            self.performer.perform, self.recovery.rebuild, self._set_aside, telemetry, lambda: clock.monotonic_ns() / NS
-        )
+            self.performer.perform, self.recovery.rebuild, self._set_aside, telemetry,
+            lambda: clock.monotonic_ns() / NS, formed=self._formed,
+        )  # fmt: skip
         self.bridges = Bridges(self.host.writer, telemetry, clock, random.random)  # noqa: S311  # jitter
         self.sources: Sources = Sources(
             settings,
@@ -183,10 +190,11 @@ class App:
         answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
         self.pipeline = Pipeline(
             world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock,
-            self.history,
+            Taps(self.history, self.keeper, self.exporter),
         )  # fmt: skip
         await self.history.adopt(self.host.identity.identity, await self.host.last_seq())
         self.pipeline.answer_after = await self._last_stored(await self.host.last_seq())
+        self.exporter.told_before = self.pipeline.answer_after
         self.checkpointer = Checkpointer(
             folder, self.host.identity.identity, store, telemetry, clock, self.history.settled
         )
@@ -202,6 +210,7 @@ class App:
         )
         self._after = after
         self.vitals.watch_counters()
+        telemetry.watch_export(self.exporter.counters, self.exporter.batches)
         self.announcer = Announcer(
             settings.rules, store, self.host.append, self.pipeline.reached, clock, self.dispatch.use_topics
         )
@@ -247,6 +256,7 @@ class App:
             self.vitals.stopping = True
             self._notify.stopping()
             log.info("stopping")
+            await self.exporter.flush()  # while its subscribers are there
             await self.sensors.stop()
             await self.bridges.stop()
             await self.sources.stop()
@@ -262,6 +272,7 @@ class App:
             "devices": self.doormen.run(),
             "announcer": self.announcer.run(),
             "history": self.history.run(self.host.read_range, self.definition),
+            "export": self.exporter.run(),
             "pipeline": self.pipeline.run(self.host.reader, self._after),
             "ticks": ticks(self.pipeline, self.host.append, clock, self.telemetry),
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
@@ -376,6 +387,17 @@ class App:
         await self.store.put_gap("log", gap.first, gap.last, "the log dropped them before they were read")
         self.vitals.lost(gap)
         self._gap.set()
+
+    def _formed(self, key: str, formed: Sequence[Formed]) -> None:
+        self.keeper(key, formed)
+        self.exporter(key, formed)
+
+    def _export(self, place: Destination, message: bytes) -> bool:
+        """A batch of metrics to its broker; False where it is away."""
+        if not place.bridge:
+            return self.host.tell(place.topic, message)
+        bridge = self.bridges.by_name().get(place.bridge)
+        return bridge is not None and bridge.publish(place.topic, message)
 
     # ---- what was set aside (daemon/http/poison.py) ----
 

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 
 from actors.controls import RESUMED, STARTED, Pause
 from actors.messages import Frames
+from actors.topics import subject_of_topic
 from config.address import Address
 from config.model import NS, Settings
 from daemon.clock import Clock, sleep
@@ -103,6 +104,10 @@ class LogHost:
         """(subject, payload) of answers to devices: at most once, not stored."""
         if answers:
             self.writer.replies(publish_all(answers), len(answers))
+
+    def tell(self, topic: str, payload: bytes) -> bool:
+        """A message to whoever is subscribed to a topic, at most once, not stored; whether it leaves."""
+        return self.writer.replies(publish_all([(subject_of_topic(topic).encode(), payload)]), 0)
 
     def read_range(self, first: int, last: int) -> AsyncIterator[Frames | Gap]:
         return self.reader.read_range(first, last)

@@ -162,17 +162,18 @@ class LogWriter:
         else:
             self.dropped += 1
 
-    def replies(self, data: bytes, count: int = 1) -> None:
-        """As `reply`, for `count` publishes already in protocol bytes (`daemon.wire.publish`)."""
+    def replies(self, data: bytes, count: int = 1) -> bool:
+        """As `reply`, for `count` publishes already in protocol bytes (`daemon.wire.publish`); whether they leave."""
         wire = self._wire
         if wire is None or wire.unsent + self._replies_bytes > UNSENT_MAX:
             self.dropped += count
-            return
+            return False
         if not self._replies:
             asyncio.get_running_loop().call_soon(self._flush)
         self._replies.append(data)
         self._replies_bytes += len(data)
         self.replied += count
+        return True
 
     def _flush(self) -> None:
         if self._wire is not None and self._replies:

@@ -166,6 +166,7 @@ class Pipeline:
             self._tap.passed(control.position)
             return
         await self._supervisor.drained()
+        actors = dict(self.world.actors)
         match control.what:
             case Pause(since=since, source=source):
                 effects = self.world.obey(control, None)
@@ -173,6 +174,7 @@ class Pipeline:
             case Change(digest=digest):
                 effects = await self._change(digest, control)
         await self._perform("", control.position, effects)
+        self._supervisor.hand_on(actors)  # those that new rules have replaced ended their windows first
         self._supervisor.hand_on(self.world.actors)
         self.position = self._supervisor.told = control.position
         self._tap.passed(control.position)

@@ -197,16 +197,16 @@ class Checkpointer:
     async def write(self, cut: Cut) -> None:
         """Write one cut, unless nothing has happened since the last. One at a time: they share the folder."""
         async with self._turn:
-            is_new = cut.position != self.position
-            if is_new and not await self._settled():
-                is_new = False
-                log.warning("checkpoint.passed-over", position=cut.position, why="the history of values lags behind")
-            if not is_new:
+            if cut.position == self.position:
                 for answer in cut.actors.values():
                     answer.cancel()
                 return
             started = self._clock.monotonic_ns()
             parts = {ROUTER: cut.router} | {key: await answer for key, answer in cut.actors.items()}
+            # The actors first: what they formed up to the cut is on its way into the history then.
+            if not await self._settled():
+                log.warning("checkpoint.passed-over", position=cut.position, why="the history of values lags behind")
+                return
             files = {part: await self._part(cut.position, part, state) for part, state in parts.items()}
             await self._remember(cut, files)
             self.position, self.written_ns = cut.position, self._clock.monotonic_ns()

@@ -154,6 +154,12 @@ class Telemetry:
         for name, total in self.history_totals.items():
             total.read_from(partial(getattr, counters, name))
 
+    def watch_export(self, counters: object, batches: object) -> None:
+        """Read what the export of metrics counts (`daemon.export.Counters`, `daemon.export_entries.Batches`)."""
+        for name, total in self.export_totals.items():
+            total.read_from(partial(getattr, counters if hasattr(counters, name) else batches, name))
+        self.export_held.set_function(partial(getattr, batches, "bytes"))
+
     def watch_sensor(self, sensor: str, counts: object) -> None:
         """Read what a sensor counts (`daemon.sensor.counts.Counts`)."""
         for name, total in self.sensor_totals.items():
@@ -390,6 +396,10 @@ class Telemetry:
         self.history_totals = {
             name: Total(self.registry, f"detectd_history_{name}", text) for name, text in HISTORY_TOTALS.items()
         }
+        self.export_held = self._gauge("export_held_bytes", "Exported metrics that wait for their time.")
+        self.export_totals = {
+            name: Total(self.registry, f"detectd_export_{name}", text) for name, text in EXPORT_TOTALS.items()
+        }
         self.access_denied = Total(self.registry, "detectd_access_denied", "Requests denied, by reason.", "reason")
         self.access_evicted = Total(
             self.registry,
@@ -425,6 +435,8 @@ BRIDGE_TOTALS: Final = {
     "reconnects": "Connections made after the first.",
     "replies_sent": "Replies handed to the other broker.",
     "replies_dropped": "Replies dropped: the broker was away or slow, or takes none.",
+    "exports_sent": "Messages of exported metrics handed to the other broker.",
+    "exports_dropped": "Messages of exported metrics dropped: the broker was away or slow.",
     "events": "Events stored: what its clients did, equal ones summed.",
     "redelivered": "Messages about clients that came a second time after a crash, and may count twice.",
     "unreadable": "Messages about clients that made no sense.",
@@ -489,6 +501,17 @@ def _own_version() -> str:
         return version("detectd")
     except PackageNotFoundError:
         return "0+source"  # run from a checkout that was never installed
+
+
+EXPORT_TOTALS: Final = {
+    "datapoints": "Datapoints of exported metrics handed to a broker.",
+    "messages": "Messages that held them.",
+    "passed_over": "Reports, events and windows' values not exported: too many waited.",
+    "dropped": "Datapoints dropped: too many were held for the next batch.",
+    "oversize": "Datapoints dropped that no message can hold.",
+    "unsent": "Datapoints dropped because their broker was away, or did not take them.",
+    "failed": "Batches dropped because of a bug; the log has it.",
+}
 
 
 HISTORY_TOTALS: Final = {

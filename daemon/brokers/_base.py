@@ -58,6 +58,8 @@ class Counts:
     reconnects: int = 0
     replies_sent: int = 0
     replies_dropped: int = 0
+    exports_sent: int = 0
+    exports_dropped: int = 0
     events: int = 0
     redelivered: int = 0
     unreadable: int = 0
@@ -109,6 +111,10 @@ class Source(Protocol):
 
     async def reply(self, thing: str, fmt: Format, accepted: bool, payload: bytes) -> None:
         """Hand a reply to the broker, at most once; does not wait. Dropped and counted when there is no way out."""
+        ...
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Hand a message to the broker, at most once; does not wait. False, and counted, when there is no way out."""
         ...
 
     def status(self) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from config.problem import ConfigError
 from daemon.brokers._aiomqtt import AiomqttWire
 from daemon.brokers._base import Counts, Feed, Format, Kind, Source, Surroundings
 from daemon.brokers._birth import OFFLINE, ONLINE, Birth
+from daemon.brokers._exports import Exports
 from daemon.brokers._feeds import feeds, report_filters, unwanted_filters
 from daemon.brokers._inbox import Inbox
 from daemon.brokers._mqtt5 import Mqtt5Wire
@@ -63,6 +64,7 @@ class MqttBridge:
         self._version: Version = "5"
         self._replies: deque[tuple[str, bytes]] = deque(maxlen=REPLIES_MAX)
         self._replies_stirred = asyncio.Event()
+        self._exports = Exports(self.counts)
         self._why_down: str | None = "not connected yet"
         self._told_down = False
         self._away_since_ns: int | None = None  # wall time of the loss of contact, or of the first failed attempt
@@ -93,6 +95,9 @@ class MqttBridge:
         answer = "accepted" if accepted else "rejected"
         self._replies.append((f"{self._options.prefix}/things/{thing}/defender/metrics/{fmt}/{answer}", payload))
         self._replies_stirred.set()
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        return self._exports.put(topic, payload)
 
     def status(self) -> Mapping[str, Any]:
         return {
@@ -177,6 +182,7 @@ class MqttBridge:
             tasks += [
                 asyncio.create_task(self._introduce_itself(wire), name=f"bridge {self.name} self-test"),
                 asyncio.create_task(self._send_replies(wire), name=f"bridge {self.name} replies"),
+                asyncio.create_task(self._exports.run(wire), name=f"bridge {self.name} exports"),
                 asyncio.create_task(self._watch_silence(), name=f"bridge {self.name} silence"),
                 asyncio.create_task(self._ask_again(wire), name=f"bridge {self.name} subscriptions"),
             ]

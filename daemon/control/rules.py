@@ -8,8 +8,9 @@ from collections import defaultdict
 
 import msgspec
 
-from config.model import Fleet, Group, Rules, SecurityProfile
+from config.model import Fleet, Group, Rules, SecurityProfile, Tag
 from daemon.control.definitions import dimension_from, metric_from, profile_from
+from daemon.control.tags import EXPORT_BRIDGE
 
 Con = sqlite3.Connection
 
@@ -32,8 +33,12 @@ def _profiles(con: Con) -> tuple[SecurityProfile, ...]:
     targets: dict[str, list[str]] = defaultdict(list)
     for profile, target in con.execute("SELECT profile, target FROM targets ORDER BY profile, target"):
         targets[profile].append(target)
+    sql = "SELECT resource, value FROM tags WHERE key = ? AND resource LIKE 'securityprofile/%'"
+    bridges = {resource: (Tag(EXPORT_BRIDGE, value),) for resource, value in con.execute(sql, (EXPORT_BRIDGE,))}
     return tuple(
-        msgspec.structs.replace(profile_from(name, body), targets=tuple(targets[name]))
+        msgspec.structs.replace(
+            profile_from(name, body), targets=tuple(targets[name]), tags=bridges.get(f"securityprofile/{name}", ())
+        )
         for name, body in con.execute("SELECT name, body FROM profiles WHERE file IS NULL ORDER BY name")
     )
 

@@ -11,6 +11,8 @@ Con = sqlite3.Connection
 
 SOURCE: Final = "detectd:source"
 RESERVED: Final = ("aws:", "detectd:")
+EXPORT_BRIDGE: Final = "detectd:export-bridge"
+"""On a security profile: the bridge whose broker its metrics are exported to."""
 TABLES: Final = {
     "securityprofile": "profiles",
     "dimension": "dimensions",
@@ -51,7 +53,7 @@ def put(
     if len(set(keys)) < len(keys):
         raise InvalidRequestException("a tag key is given twice")
     for key in keys:
-        if key.lower().startswith(RESERVED):
+        if key.lower().startswith(RESERVED) and key != EXPORT_BRIDGE:
             raise InvalidRequestException(f"tag keys that begin with {' or '.join(RESERVED)} are reserved")
     rows = [(resource, tag["Key"], tag.get("Value", "")) for tag in tags]
     con.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)

@@ -39,6 +39,7 @@ BYTES_MAX: Final = 16 * 1024**3
 GATHER_S: Final = 0.1  # reports of so long share a commit
 REPORTS_A_COMMIT: Final = 8192
 REPORTS_HELD_MAX: Final = 65_536  # in the queue; half of it is where the pipeline waits
+WINDOWS_HELD_MAX: Final = 4_000_000  # datapoints of closed windows: those of a large fleet come at once
 BYTES_HELD_MAX: Final = 128 * 1024**2
 ROOM_WAIT_S: Final = 1.0
 SETTLE_WAIT_S: Final = 5.0
@@ -79,10 +80,11 @@ class _Reports:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Datapoints of another source than the log's reports: windows that actors closed."""
+    """Datapoints of another source than the log's reports: windows that actors closed. `size`: how many, about."""
 
     source: str
-    points: Points
+    make: Callable[[], Points]
+    size: int
     last: int
 
 
@@ -124,7 +126,8 @@ class History:
         self._kept: Retention | None = None
         self._things_max = 0
         self._queue: deque[_Item] = deque()
-        self._reports_held = self._bytes_held = 0
+        self._queued = 0  # items, since the start
+        self._reports_held = self._bytes_held = self._windows_held = 0
         self._taken = 0  # the last position that the pipeline has told of
         self._behind: Behind | None = None
         self._is_hung = False
@@ -207,11 +210,15 @@ class History:
 
         All that a source has at one position comes in one call: a second one is taken for a repeat.
         """
-        if self.state == "failed" or self._is_full(1.0):
-            self.counters.turned_away += len(points)
+        self.put_later(source, lambda: points, len(points), position)
+
+    def put_later(self, source: str, make: Callable[[], Points], size: int, position: int) -> None:
+        """As `put`, of `size` datapoints that `make` gives, in a thread."""
+        if self.state == "failed" or (self._windows_held and self._windows_held + size > WINDOWS_HELD_MAX):
+            self.counters.turned_away += size
             return
-        self._put(_Windows(source, points, position))
-        self._reports_held += len(points)
+        self._put(_Windows(source, make, size, position))
+        self._windows_held += size
 
     def passed(self, position: int) -> None:
         """An entry that brings no datapoints."""
@@ -219,13 +226,13 @@ class History:
 
     async def room(self) -> None:
         """Wait while much waits to be written and the disk is well; never for long."""
-        if not self._is_full(0.5) or self.state != "ok" or self._is_hung or self._behind is not None:
+        if not self._is_crowded() or self.state != "ok" or self._is_hung or self._behind is not None:
             return
         self.counters.waits += 1
         self._hurry.set()
         try:
             async with asyncio.timeout(ROOM_WAIT_S), self._moved:
-                await self._moved.wait_for(lambda: not self._is_full(0.5) or self.state != "ok")
+                await self._moved.wait_for(lambda: not self._is_crowded() or self.state != "ok")
         except TimeoutError:
             self._is_hung = True  # until the next commit: wait for no further batch
 
@@ -235,20 +242,21 @@ class History:
             return True
         if self._behind is not None or self.state != "ok":
             return False
-        wanted = self._taken
+        wanted, queued = self._taken, self._queued
         self._wake.set()
         self._hurry.set()
         try:
             async with asyncio.timeout(SETTLE_WAIT_S), self._moved:
-                await self._moved.wait_for(lambda: self._is_written(wanted) or self._behind is not None)
+                await self._moved.wait_for(lambda: self._is_written(queued) or self._behind is not None)
             if self._behind is None:
                 await self._mark(wanted)
         except (TimeoutError, StoreClosed, sqlite3.Error):  # a full disk, say: there will be another checkpoint
             return False
         return self._behind is None
 
-    def _is_written(self, position: int) -> bool:
-        return not self._queue or self._queue[0].last > position
+    def _is_written(self, queued: int) -> bool:
+        # By their count, not by position: a window that an actor has closed comes later than reports behind it.
+        return self._queued - len(self._queue) >= queued
 
     async def _mark(self, position: int) -> None:
         """Note a position behind the last datapoint, and sync: a checkpoint is about to rely on it."""
@@ -297,7 +305,7 @@ class History:
             if reports >= REPORTS_A_COMMIT:
                 break
             items.append(item)
-            reports += len(item.routed.reports) if isinstance(item, _Reports) else len(item.points)
+            reports += len(item.routed.reports) if isinstance(item, _Reports) else item.size
         return items
 
     async def _write(self, items: Sequence[_Item]) -> None:
@@ -341,6 +349,7 @@ class History:
 
     def _put(self, item: _Item) -> None:
         self._queue.append(item)
+        self._queued += 1
         self._wake.set()
 
     def _let_go(self, item: _Item) -> None:
@@ -348,10 +357,14 @@ class History:
             case _Reports(routed=routed):
                 self._reports_held -= len(routed.reports)
                 self._bytes_held -= len(routed.batch.frames.data)
-            case _Windows(points=points):
-                self._reports_held -= len(points)
+            case _Windows(size=size):
+                self._windows_held -= size
             case _Defined():
                 pass
+
+    def _is_crowded(self) -> bool:
+        """Half full: where the pipeline waits."""
+        return self._is_full(0.5) or self._windows_held > 0.5 * WINDOWS_HELD_MAX
 
     def _is_full(self, share: float) -> bool:
         return self._reports_held > share * REPORTS_HELD_MAX or self._bytes_held > share * BYTES_HELD_MAX
@@ -372,7 +385,7 @@ class History:
         log.error("history.failed", error=repr(error), why="judging goes on; metric values are no longer kept")
         self.state, self._behind = "failed", None
         self._queue.clear()
-        self._reports_held = self._bytes_held = 0
+        self._reports_held = self._bytes_held = self._windows_held = 0
 
     # ---- behind ----
 
@@ -525,7 +538,7 @@ def _prepared(items: Sequence[_Item], reached: Mapping[str, int]) -> tuple[list[
         if isinstance(item, _Reports) and item.last > after:
             batches.append(points_of(item.routed, item.kept, after))
         elif isinstance(item, _Windows) and item.last > after:
-            batches.append(item.points)
+            batches.append(item.make())
         now[source] = max(after, item.last)
     return [points for points in batches if len(points)], now
 

@@ -19,7 +19,7 @@ async def tag_resource(call: Call) -> Answer:
         _must_be_ours(con, resource)
         tags.put(con, resource, given)
 
-    await call.change(tag, resource, rules=False)
+    await call.change(tag, resource, rules=any(each["Key"] == tags.EXPORT_BRIDGE for each in given))
     return {}
 
 
@@ -30,7 +30,7 @@ async def untag_resource(call: Call) -> Answer:
         _must_be_ours(con, resource)
         tags.drop(con, resource, keys)
 
-    await call.change(untag, resource, rules=False)
+    await call.change(untag, resource, rules=tags.EXPORT_BRIDGE in keys)
     return {}
 
 

@@ -1,0 +1,213 @@
+"""Exports metrics by MQTT: what reports say and actors form, gathered and published every five minutes (spec.md §9.4).
+
+It listens like the history does, and holds nobody up: what waits to be turned into JSON and what waits to be published
+are bounded, and what does not fit is dropped and counted. What is held is in memory only: after a crash it is lost, but
+for what is read from the log again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from actors.effects import Formed
+from actors.messages import Events
+from actors.presence import NOTHING
+from actors.router import Routed
+from actors.world import World
+from config.model import NS
+from daemon.clock import Clock, sleep
+from daemon.export_entries import Batches, Entry, Message, entries_of_reports, entries_of_turns, entries_of_windows
+from daemon.exported import Destination, Exports, exports_of
+
+EVERY_S: Final = 300.0
+BETWEEN_S: Final = 0.05  # messages of 128 KiB: a large batch does not crowd out the answers to devices
+HELD_BYTES_MAX: Final = 64 * 1024**2  # of JSON: about 450,000 datapoints
+WAITING_MAX: Final = 1_000_000  # reports, events and windows' datapoints that are no JSON yet
+WAITING_BYTES_MAX: Final = 64 * 1024**2  # of the batches that hold them
+FLUSH_S: Final = 3.0
+
+Send = Callable[[Destination, bytes], bool]
+"""Publishes a message once, and does not wait; False where there is no way out."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the export counts; plain numbers for telemetry."""
+
+    datapoints: int = 0  # published
+    messages: int = 0
+    passed_over: int = 0  # reports, events and windows' datapoints for which there was no room
+    unsent: int = 0  # datapoints whose broker was away
+    failed: int = 0  # batches that could not be spelled, because of a bug
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Something that is no JSON yet: how to make it, and how much room it takes while it waits."""
+
+    make: Callable[[], Iterable[Entry]]
+    size: int
+    bytes: int
+
+
+class Exporter:
+    """A tap of the pipeline, and told of what actors form (`supervisor.OnFormed`); `run` it in a task.
+
+    `told_before`: what the log has up to there was judged by the run before, and old parts of it are not told again.
+    """
+
+    def __init__(self, send: Send, clock: Clock, every_s: float = EVERY_S, between_s: float = BETWEEN_S) -> None:
+        self.counters, self.batches = Counters(), Batches(HELD_BYTES_MAX)
+        self.told_before = 0
+        self._send, self._clock, self._every_s, self._between_s = send, clock, every_s, between_s
+        self._since_ns = clock.now_ns() - int(every_s * NS)
+        self._exports: Exports | None = None
+        self._exports_before: Exports | None = None
+        self._in_force_since = -1
+        self._reached: dict[str, int] = {}  # actor -> position up to which it has told what it formed
+        self._work: deque[_Work] = deque()
+        self._waiting = self._waiting_bytes = 0
+        self._wake, self._turn, self._publishing = asyncio.Event(), asyncio.Lock(), asyncio.Lock()
+        self._cut_off: set[Destination] = set()
+
+    # ---- what is heard; in the loop, and at once ----
+
+    def begin(self, position: int, world: World) -> None:
+        self.follow(position, world)
+
+    def follow(self, position: int, world: World) -> None:
+        before, self._exports = self._exports, exports_of(world)
+        self._exports_before, self._in_force_since = before, position
+        self._reached = {key: reached for key, reached in self._reached.items() if key in world.actors}
+        self._cut_off &= self._exports.destinations
+        for name, topic in self._exports.refused:
+            log.warning("export.refused", profile=name, topic=topic, why="a topic of the server's or of detectd's own")
+
+    def take(self, routed: Routed) -> None:
+        exports, ts = self._exports, routed.batch.ts
+        assert exports is not None
+        after = self.told_before if len(ts) and int(ts[0]) < self._since_ns else 0
+        if int(routed.batch.frames.seq[-1]) <= after:
+            return
+        size = len(routed.batch.frames.data)
+        if exports.reported and len(routed.reports):
+            self._put(lambda: entries_of_reports(routed, exports, after), len(routed.reports), size)
+        events = routed.batch.events
+        if exports.presence and events is not None and (events.turn != NOTHING).any():
+            self._put(lambda: entries_of_turns(_behind(events, routed, after), exports), len(events.turn), 0)
+
+    def passed(self, position: int) -> None: ...
+    async def room(self) -> None: ...
+
+    def __call__(self, key: str, formed: Sequence[Formed]) -> None:
+        """What an actor formed; after a rebuild some comes again."""
+        for position, pieces in groupby(formed, key=_position):
+            exports = self._exports if position > self._in_force_since else self._exports_before or self._exports
+            assert exports is not None
+            if key in exports.formed and position > self._reached.get(key, 0):
+                self._form(key, [piece for piece in pieces if self._is_new(piece)], exports)
+            self._reached[key] = max(position, self._reached.get(key, 0))
+
+    def _form(self, key: str, formed: Sequence[Formed], exports: Exports) -> None:
+        wanted = exports.formed[key]
+        mine = [piece for piece in formed if piece.series in wanted and exports.is_due(piece.series, piece.end)]
+        if mine:
+            self._put(lambda: entries_of_windows(key, mine, exports), sum(len(piece.things) for piece in mine), 0)
+
+    def _is_new(self, piece: Formed) -> bool:
+        return piece.position > self.told_before or piece.end >= self._since_ns
+
+    def _put(self, make: Callable[[], Iterable[Entry]], size: int, held: int) -> None:
+        if self._work and (self._waiting + size > WAITING_MAX or self._waiting_bytes + held > WAITING_BYTES_MAX):
+            self.counters.passed_over += size
+            return
+        self._work.append(_Work(make, size, held))
+        self._waiting, self._waiting_bytes = self._waiting + size, self._waiting_bytes + held
+        self._wake.set()
+
+    # ---- the tasks ----
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._spell_what_comes(), name="export-spelling")
+            tasks.create_task(self._publish_in_time(), name="export-publishing")
+
+    async def flush(self) -> None:
+        """Publish what is held, before an end; never for long."""
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self._spell()
+                await self.publish()
+        except TimeoutError:
+            log.warning("export.unfinished", after_s=FLUSH_S, why="what was not published is lost")
+
+    async def publish(self) -> None:
+        """Publish what is held, now."""
+        async with self._publishing:
+            async with self._turn:
+                messages = self.batches.taken()
+            for at, (place, message) in enumerate(messages):
+                if at:
+                    await sleep(self._clock, self._between_s)
+                self._publish(place, message)
+
+    async def _publish_in_time(self) -> None:
+        while True:
+            await sleep(self._clock, self._every_s)
+            await self.publish()
+
+    async def _spell_what_comes(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._spell()
+
+    async def _spell(self) -> None:
+        async with self._turn:
+            while self._work:
+                work = self._work[0]
+                try:
+                    await asyncio.to_thread(self._add, work)
+                except Exception as problem:  # isolation boundary: a bug here is not the daemon's end
+                    self.counters.failed += 1
+                    log.error("export.failed", exc_info=problem)
+                self._work.popleft()
+                self._waiting, self._waiting_bytes = self._waiting - work.size, self._waiting_bytes - work.bytes
+
+    def _add(self, work: _Work) -> None:
+        for place, entry in work.make():
+            self.batches.add(place, entry)
+
+    def _publish(self, place: Destination, message: Message) -> None:
+        is_out = self._send(place, message.closed())
+        if is_out:
+            self.counters.messages += 1
+            self.counters.datapoints += message.count
+        else:
+            self.counters.unsent += message.count
+        if is_out == (place in self._cut_off):  # it was otherwise
+            self._cut_off ^= {place}
+            tell = log.info if is_out else log.warning
+            tell("export.sent" if is_out else "export.unsent", topic=place.topic, bridge=place.bridge or None)
+
+
+def _behind(events: Events, routed: Routed, after: int) -> Events:
+    """Events without what they change, where they were told before."""
+    old = routed.batch.frames.seq[events.entry] <= after
+    if not old.any():
+        return events
+    turn = events.turn.copy()
+    turn[old] = NOTHING
+    return replace(events, turn=turn)
+
+
+def _position(piece: Formed) -> int:
+    return piece.position
