@@ -58,7 +58,6 @@ class Follower:
         self._own = (0, 0)  # device, inode
         self._offset = 0
         self._tail = b""
-        self._next: list[Path] = []  # rotated after the present file and before the one at the path
 
     @property
     def place(self) -> Place:
@@ -116,11 +115,10 @@ class Follower:
 
     def _is_rotated(self) -> bool:
         """Whether the writer has moved on: an empty file at the path may be there before it does."""
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            return bool(self._next)
-        return (there.st_dev, there.st_ino) != self._own and (there.st_size > 0 or bool(self._next))
+        there = _stat(self._path)
+        if there is not None and (there.st_dev, there.st_ino) == self._own:
+            return False
+        return (there is not None and there.st_size > 0) or self._successor() != self._path
 
     # ---- from one file to the next ----
 
@@ -149,32 +147,32 @@ class Follower:
                 self._go_to(place.offset)
                 self._wanted = None
                 self._pass_over()
-                self._next = self._rotated_since(path)
                 return True
             self.close()
         return False
 
     def _open_next(self) -> None:
-        """After the last line of a file that its writer has left."""
-        if not self._next:
-            left = os.fstat(self._fd)
-            self._next = [path for path in _siblings(self._path) if _age(path) > (left.st_mtime_ns, self._own[1])]
-            self._next = [path for path in self._next if _inode(path) != self._own]
-        is_rotated, path = bool(self._next), self._next.pop(0) if self._next else self._path
-        self.close()
+        """After the last line of a file that its writer has left. Names move while we look: another look helps then."""
+        path = self._successor()
+        wanted = _stat(path)
+        left, own = self._fd, self._own
         try:
             self._open(path)
-        except OSError:
-            self._counts.lost += is_rotated  # again, meanwhile
-            raise
+        except FileNotFoundError:
+            return
+        if wanted is None or self._own != (wanted.st_dev, wanted.st_ino) or self._own == own:
+            os.close(self._fd)
+            self._fd, self._own = left, own
+            return
+        os.close(left)
         self._go_to(0)
         self._pass_over()
 
-    def _rotated_since(self, path: Path) -> list[Path]:
-        if path == self._path:
-            return []
-        siblings = _siblings(self._path)
-        return siblings[siblings.index(path) + 1 :] if path in siblings else []
+    def _successor(self) -> Path:
+        """What was written after the present file: the next of those that were rotated, else the one at the path."""
+        here = os.fstat(self._fd)
+        later = (path for path in _siblings(self._path) if _age(path) > (here.st_mtime_ns, here.st_ino))
+        return next(later, self._path)
 
     def _open(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
@@ -223,16 +221,12 @@ def _is_rotation(name: str, of: str) -> bool:
 
 def _age(path: Path) -> tuple[int, int]:
     """Sorts by the last write; the inode makes it definite."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)
+    found = _stat(path)
+    return (found.st_mtime_ns, found.st_ino) if found is not None else (0, 0)
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_dev, found.st_ino)
+        return path.stat()
+    except FileNotFoundError:
+        return None
