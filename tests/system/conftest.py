@@ -1,8 +1,11 @@
-"""Fixtures of several files: moto's server, and credentials for it."""
+"""Fixtures of several files: moto's server and credentials for it, AWS's agent."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from aws_agent import AGENT, VERSION
+from environments import environment
 from moto_server import CREDENTIALS, moto
 
 
@@ -18,3 +21,9 @@ def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with moto(tmp_path_factory.mktemp("moto")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def agent_python() -> Path:
+    """The Python of an environment that has AWS's agent."""
+    return environment(".venv-agent", f"{AGENT}=={VERSION}")
