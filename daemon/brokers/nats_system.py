@@ -20,7 +20,6 @@ from secrets import token_hex
 from typing import Any, Final
 
 import msgspec
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -191,17 +190,19 @@ class NatsSystem:
         assert self._options.system_credentials_file is not None
         secret = await asyncio.to_thread(read_secret, self._options.system_credentials_file)
         user, _, password = secret.reveal().partition(":")
-        nc = await nats.connect(
-            [url.strip() for url in self._options.url.split(",")], user=user, password=password, name="detectd events",
-            allow_reconnect=False, connect_timeout=5, ping_interval=20, closed_cb=closed, error_cb=self._trouble,
-        )  # fmt: skip
+        nc = Client()
         try:
+            await nc.connect(
+                [url.strip() for url in self._options.url.split(",")], user=user, password=password,
+                name="detectd events", allow_reconnect=False, connect_timeout=5, ping_interval=20, closed_cb=closed,
+                error_cb=self._trouble,
+            )  # fmt: skip
             await self._subscribe(nc)
             await self._tell_up()
             await gone.wait()
         finally:
             self.totals.connected = False
-            await nc.close()
+            await nc.close()  # what a failed attempt opened, too
         return "the connection was lost"
 
     async def _subscribe(self, nc: Client) -> None:

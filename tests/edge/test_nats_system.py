@@ -1,6 +1,7 @@
 """A cluster's system account as a source: a real nats-server, and the table of what its messages say."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -228,6 +229,27 @@ async def test_it_comes_back_after_the_server_did_and_says_since_when_it_was_awa
     assert listener.ups[0] is None or len(listener.ups) > 2  # the server may be slower than we at the start
     assert listener.ups[-1] is not None
     assert source.totals.reconnects >= 1
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"", b"INFO {}\r\n", b"HTTP/1.1 400\r\n\r\n", b'INFO {"max_payload": 1}\r\nPONG\r\n']
+)
+async def test_what_is_no_nats_server_is_tried_again_and_leaves_nothing_open(tmp_path: Path, greeting: bytes) -> None:
+    asked = 0
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.write(greeting)
+        writer.close()
+
+    (tmp_path / "system").write_text("system:s3cret\n")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with listening(Nats(url=url, system_credentials_file=tmp_path / "system"), LogDouble()) as source:
+            await until(lambda: asked >= 2)
+            assert not source.totals.connected
+    gc.collect()  # an open socket would be a warning now, and so an error
 
 
 async def test_a_wrong_password_is_said_and_not_shown(tmp_path: Path, cluster: Cluster, capsys: Any) -> None:
