@@ -11,6 +11,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from secrets import token_hex
 from typing import Any, Final, Protocol
@@ -30,6 +31,7 @@ from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
 from daemon.sensor.ledger import Ledger, Log
 from daemon.sensor.link import BrokerSide, Link
 from daemon.sensor.stream import Room
+from daemon.sensor.tls import last_words
 
 CONNECTIONS_MAX: Final = 100_000
 UNGREETED_MAX: Final = 10_000
@@ -186,12 +188,15 @@ class Sensor:
     async def _shake_hands(self, link: Link, client: socket.socket) -> None:
         """From a socket to a link that can be talked to, through TLS where there is any."""
         timeout = {"ssl_handshake_timeout": GREETING_S} if self._tls else {}
+        kept = None
         try:
+            kept = client.dup() if self._tls else None  # the loop closes its own when the handshake fails
             loop = asyncio.get_running_loop()
             await loop.connect_accepted_socket(lambda: link, client, ssl=self._tls, **timeout)
-        except (OSError, ssl.SSLError):
+        except OSError as problem:
             self.counts.handshakes_failed += 1
             self._drop_ungreeted(link)
+            _say(kept, last_words(problem))
         except BaseException:
             self._drop_ungreeted(link)
             raise
@@ -199,6 +204,8 @@ class Sensor:
             self._handshakes.pop(link, None)
             if link not in self._links:
                 client.close()
+            if kept is not None:
+                kept.close()
 
     # What links tell (daemon.sensor.link.Around)
 
@@ -549,6 +556,13 @@ class Sensor:
 
     def _warn(self, event: str, **fields: Any) -> None:
         self._warnings.warning(log, event, self._clock.monotonic_ns(), sensor=self.name, **fields)
+
+
+def _say(client: socket.socket | None, words: bytes) -> None:
+    """As far as it is taken at once."""
+    if client is not None and words:
+        with suppress(OSError):
+            client.send(words)
 
 
 def _may_leave_will(connect: Connect, given: Pass) -> bool:

@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from config.model import Tls
 
@@ -12,9 +12,11 @@ PROTOCOLS: Final = ["x-amzn-mqtt-ca", "mqtt"]
 
 def listener(tls: Tls) -> ssl.SSLContext:
     """Raises OSError: a file can't be read, or is not what it should be."""
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+    made = _Listener(ssl.PROTOCOL_TLS_SERVER)
+    if tls.ca is not None:
+        made.load_verify_locations(tls.ca)
+        made.verify_mode = ssl.CERT_REQUIRED
     made.load_cert_chain(tls.cert, tls.key)
-    made.verify_mode = ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE
     made.set_alpn_protocols(PROTOCOLS)
     return made
 
@@ -22,3 +24,36 @@ def listener(tls: Tls) -> ssl.SSLContext:
 def upstream(ca: Path | None) -> ssl.SSLContext:
     """Trusts `ca`, else what the system trusts. Raises OSError."""
     return ssl.create_default_context(cafile=ca)
+
+
+def last_words(problem: BaseException) -> bytes:
+    """What a client whose handshake failed is still to be told: the alert that says why."""
+    words: bytes = getattr(problem, _WORDS, b"")
+    return words
+
+
+_WORDS: Final = "last_words"
+
+
+class _Object(ssl.SSLObject):
+    """asyncio and uvloop close the socket of a failed handshake before its alert is sent: so it goes with the error."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as problem:
+            setattr(problem, _WORDS, self.outgoing.read())
+            raise
+
+
+class _Listener(ssl.SSLContext):
+    sslobject_class = _Object
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> ssl.SSLObject:
+        made = cast("_Object", super().wrap_bio(incoming, outgoing, *args, **options))
+        made.outgoing = outgoing
+        return made

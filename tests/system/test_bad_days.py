@@ -147,7 +147,7 @@ async def test_a_backup_made_under_load_restores_to_the_same_alarms(tmp_path: Pa
 
 
 async def test_a_recorded_run_with_reload_kill_and_restart_replays_to_the_very_same_events(tmp_path: Path) -> None:
-    config = write(tmp_path)
+    config = write(tmp_path, broker=open_broker())
     async with serving(config) as daemon:
         await send(daemon.mqtt, "t1", report(1, ports=[4444]))
         await send(daemon.mqtt, "t2", report(1, ports=[22]))
