@@ -7,7 +7,7 @@ never reach `$SYS/broker/log/#`: only the file has them.
     notice    New client connected from IP:PORT as ID (p2, c1, k60).     connected; `, u'USER'` is there where given
     notice    Client ID disconnected.                                    disconnected; so are `closed its connection`,
               `has exceeded timeout`, `disconnected due to …` and `disconnected: …`
-    notice    Bad socket read/write on client ID: Unknown error.         disconnected: after a denied QoS 0 PUBLISH, too
+    notice    Bad socket read/write on client ID: Unknown error.         disconnected: after a denied PUBLISH, too
     error     Client ID already connected, closing old connection.       disconnected: another took its place
     debug     Received PUBLISH from ID (d0, q1, r0, m1, 'TOPIC', ... (5 bytes))    published
     debug     Sending PUBLISH to ID (…)                                  delivered
