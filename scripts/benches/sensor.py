@@ -24,6 +24,7 @@ from machine import line, median, note
 MANY: Final = (20, 100)  # clients, publishes in flight of each
 FEW: Final = (1_000, 1)
 SECONDS: Final = 3.0
+WARM_S: Final = 0.5
 IDLE: Final = 5_000
 TOPIC: Final = "plant/{}/state"
 PAYLOAD: Final = b"x" * 100
@@ -105,7 +106,7 @@ async def load(way: Way, clients: int, window: int, seconds: float) -> float:
     await asyncio.gather(*(each.ready for each in found))
     for client in found:
         client.begin()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(WARM_S)
     began, before = time.perf_counter(), sum(each.acknowledged for each in found)
     await asyncio.sleep(seconds)
     rate = (sum(each.acknowledged for each in found) - before) / (time.perf_counter() - began)
@@ -157,20 +158,26 @@ def measure(folder: Path, *, quick: bool) -> None:
         straight = Way(keys["behind_port"], "device", keys["device_password"])
         through = Way(daemon.mqtt_port)
         for (clients, window), least in ((MANY, 0.7), (FEW, 0.5)):
-            compare(straight, through, clients, window, least, quick=quick)
+            compare(straight, through, daemon.pid, clients, window, least, quick=quick)
         memory(through, daemon, 500 if quick else IDLE)
     finally:
         daemon.stop()
 
 
-def compare(straight: Way, through: Way, clients: int, window: int, least: float, *, quick: bool) -> None:
+def compare(straight: Way, through: Way, pid: int, clients: int, window: int, least: float, *, quick: bool) -> None:
     seconds, rounds = (1.0, 1) if quick else (SECONDS, 3)
-    pairs = [(rate(straight, clients, window, seconds), rate(through, clients, window, seconds)) for _ in range(rounds)]
+    pairs, costs = [], []
+    for _ in range(rounds):
+        alone = rate(straight, clients, window, seconds)
+        spent = machine.cpu_s(pid)
+        pairs.append((alone, rate(through, clients, window, seconds)))
+        costs.append((machine.cpu_s(pid) - spent) / (pairs[-1][1] * (seconds + WARM_S)))
     one, other = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
     note(f"{clients:,} clients × {window} in flight, QoS 1, medians of {rounds}")
     line("straight to nats-server", f"{one:,.0f}/s")
     ratio = other / one
     line("through the sensor", f"{other:,.0f}/s", f"{ratio:.2f}", f">= {least}", met=ratio >= least)
+    line("the daemon's CPU for a publish", f"{1e6 * median(costs):.1f} µs")
 
 
 def memory(through: Way, daemon: serving.Serving, clients: int) -> None:
