@@ -32,7 +32,7 @@ from actors.events import (
     unpacked,
 )
 from actors.messages import CONTROL, I1, I4, I8, U8, Events, Frames
-from actors.presence import NOTHING, Presence
+from actors.presence import NO_NAME, NO_ROOM, NOTHING, Presence
 from actors.topic_filters import TopicFilters
 
 DROPS: Final = ("unreadable", "repeated", "unnamed", "table-full")
@@ -132,10 +132,10 @@ class _Decoding:
         )  # fmt: skip
 
     def _thing(self, row: int) -> int:
-        if row < 0:
+        if row == NO_ROOM:
             self.heard.dropped["table-full"] += 1
             return -1
-        thing = self.presence.things[row]
+        thing = b"" if row == NO_NAME else self.presence.things[row]
         if not thing:
             self.heard.dropped["unnamed"] += 1
             return -1

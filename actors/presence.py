@@ -25,6 +25,8 @@ NAME_BYTES_MAX: Final = 128
 BEGAN, ENDED, NOTHING = 1, -1, 0
 LEFT: Final = -2
 """It is away, and was not known to be there."""
+NO_ROOM: Final = -1
+NO_NAME: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ class Presence:
         self.things = [b"" if name is None else self._thing(name) for name in self._names]
 
     def row(self, client_id: str) -> int:
-        """The client's row, a new one where it has none; -1 where there is no room."""
+        """The client's row, a new one where it has none; NO_ROOM or NO_NAME where it gets none."""
         row = self.rows.get(client_id)
         if row is not None:
             return row
+        if "\0" in client_id:
+            return NO_NAME  # MQTT knows no such text, and `dump` counts on that
         if len(self.rows) >= self._things_max:
-            return -1
+            return NO_ROOM
         row = heappop(self._free) if self._free else len(self._names)
         if row == len(self._names):
             self._names.append(None)

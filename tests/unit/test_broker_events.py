@@ -16,6 +16,7 @@ from actors.group import Moment
 from actors.metrics import kinds
 from actors.world import World
 from config.model import NS, Client, Dimension, MetricDimension, MetricToRetain, MetricValue, Rules
+from daemon.checkpoint import frozen
 from daemon.replay import Unreadable, replay
 
 SENT = behavior("aws:num-messages-sent", "less-than", 10, name="sent", duration=300)
@@ -209,8 +210,12 @@ def test_events_that_are_none_are_counted_and_break_nothing() -> None:
 
 def test_what_cannot_be_attributed_is_counted() -> None:
     one = world(rules(profile(SENT), things_max=1))
-    entry(one, 1, 0, event("published", client="a\x01"), event("published", client="b"), event("published", client=""))
-    assert one.router.heard.dropped == {"unnamed": 2, "table-full": 1}
+    entry(one, 1, 0, event("published", client="a\x01"), event("published", client="a\0"))
+    again = world(rules(profile(SENT), things_max=1))
+    again.load(frozen(one.dump()))  # type: ignore[arg-type]
+    assert list(again.router.presence.rows) == list(one.router.presence.rows)
+    entry(one, 2, 0, event("published", client="b"), event("published", client=""))
+    assert one.router.heard.dropped == {"unnamed": 3, "table-full": 1}
 
 
 def test_a_repeated_presence_event_counts_once() -> None:
