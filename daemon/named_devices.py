@@ -1,4 +1,5 @@
-"""Lets in devices that say a user name: to nats-server only nameless ones are anonymous, and AWS SDKs name themselves.
+"""Without a sensor: lets in devices that say a user name. To nats-server only nameless ones are anonymous, and SDKs of AWS
+name themselves.
 
 The agent's name holds the versions of its SDK (`?SDK=IoTDeviceSDK/Python&Platform=…`), so no list can have them all.
 nats-server asks us instead (its *auth callout*), and we answer: as any device, over MQTT, with the rights of the

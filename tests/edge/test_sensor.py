@@ -296,16 +296,19 @@ async def test_a_broker_that_is_away_is_a_failed_attempt_of_its_clients() -> Non
         writer.close()
 
 
+class Slow(OpenDoor):
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def admit(self, hello: Hello) -> Pass | Refusal:
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().admit(hello)
+
+
 async def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind() -> None:
-    class Slow(OpenDoor):
-        def __init__(self) -> None:
-            self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
-
-        async def admit(self, hello: Hello) -> Pass | Refusal:
-            self.asked.set()
-            await self.may_answer.wait()
-            return await super().admit(hello)
-
     door = Slow()
     async with bare() as broker, sensing(broker.port, door=door) as seen:
         _, writer = await seen.connection()
@@ -315,6 +318,49 @@ async def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind() -> No
         door.may_answer.set()
         await until(lambda: seen.counts.waiting == 0 and seen.counts.connections == 0)
         assert await (await broker.client()).is_left() in (b"", naive_mqtt.connect("p1") + b"\xc0\0")
+
+
+async def test_beyond_the_bound_of_those_who_wait_the_newest_is_turned_away() -> None:
+    door = Slow()
+    async with bare() as broker, sensing(broker.port, door=door, bounds=Bounds(waiting=1)) as seen:
+        one_reader, one = await seen.connection()
+        one.write(naive_mqtt.connect("one"))
+        await door.asked.wait()
+        reader, two = await seen.connection()
+        two.write(naive_mqtt.connect("two"))
+        assert await closed(reader) == b""
+        assert seen.counts.crowded == 1
+        door.may_answer.set()
+        await (await broker.client()).takes(naive_mqtt.connect("one"))
+        assert await asyncio.wait_for(one_reader.readexactly(4), DEADLINE_S) == CONNACK
+        one.close()
+        two.close()
+
+
+async def test_what_is_held_of_all_clients_is_bounded_and_given_back() -> None:
+    async with bare() as broker, sensing(broker.port) as seen:
+        whole, seen.sensor.room.left = seen.sensor.room.left, 300
+        _, first = await seen.connection()
+        first.write(naive_mqtt.connect("x" * 300)[:200])
+        await until(lambda: seen.sensor.room.left == 100)
+        reader, second = await seen.connection()
+        second.write(naive_mqtt.connect("y" * 300)[:200])
+        assert await closed(reader) == b""
+        assert seen.counts.oversize == 1
+        first.close()
+        await until(lambda: seen.sensor.room.left == 300)
+        seen.sensor.room.left = whole
+        second.close()
+
+
+async def test_very_many_clients_come_from_several_addresses_of_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.sensor.sensor.PORTS", 2)
+    async with bare() as broker, sensing(broker.port) as seen:
+        writers = [(await greeted(seen, broker, f"c{number}"))[1] for number in range(4)]
+        places = [broker_of[f"c{number}"].writer.get_extra_info("peername")[0] for number in range(4)]
+        assert places == ["127.0.0.1", "127.0.1.1", "127.0.1.1", "127.0.2.1"]
+        for writer in writers:
+            writer.close()
 
 
 async def test_a_broken_doorman_costs_a_client_its_attempt_and_no_more() -> None:
@@ -544,7 +590,7 @@ async def test_without_a_certificate_of_the_authority_nobody_gets_to_the_broker(
 ) -> None:
     context = tls.listener(certificates.tls(verify=True))
     async with bare() as broker, sensing(broker.port, tls=context) as seen:
-        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED|UNKNOWN_CA"):  # it is told why
+        with pytest.raises(ssl.SSLError, match=r"CERTIFICATE_REQUIRED|UNKNOWN_CA"):  # it is told why
             await first_answer(seen.address.port, certificates.client(issuer))
         await until(lambda: seen.counts.handshakes_failed == 1)
         assert broker.clients.empty()
