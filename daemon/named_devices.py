@@ -1,9 +1,9 @@
-"""Without a sensor: lets in devices that say a user name. To nats-server only nameless ones are anonymous, and SDKs of AWS
-name themselves.
+"""Without a sensor: lets in devices that say a user name. To nats-server only nameless ones are anonymous.
 
-The agent's name holds the versions of its SDK (`?SDK=IoTDeviceSDK/Python&Platform=…`), so no list can have them all.
-nats-server asks us instead (its *auth callout*), and we answer: as any device, over MQTT, with the rights of the
-user `device`. Nameless devices need no answer, so they come in while the daemon is away; named ones have to wait.
+AWS's SDKs name themselves, and the agent's name holds the versions of its SDK
+(`?SDK=IoTDeviceSDK/Python&Platform=…`), so no list can have them all. nats-server asks us instead (its *auth callout*),
+and we answer: as any device, over MQTT, with the rights of the user `device`. Nameless devices need no answer, so they
+come in while the daemon is away; named ones have to wait.
 """
 
 import base64
