@@ -2,12 +2,18 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
+import structlog
+
 from daemon.brokers._base import Counts
+from daemon.brokers._storing import LAST_WORD_S
 from daemon.brokers._wire import Broken, Wire
 
 BYTES_MAX: Final = 8 * 1024 * 1024  # that wait for the broker to read
+
+log = structlog.get_logger(__name__)
 
 
 class Exports:
@@ -35,17 +41,28 @@ class Exports:
             while True:
                 await self._stirred.wait()
                 self._stirred.clear()
-                while self._waiting:
-                    await self._send(wire, self._waiting[0])
-                    self._bytes -= len(self._waiting.popleft()[1])
+                await self._send_all(wire)
         finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._send_all(wire)
             self._counts.exports_dropped += len(self._waiting)
             self._waiting.clear()
             self._bytes = 0
 
-    async def _send(self, wire: Wire, message: tuple[str, bytes]) -> None:
+    async def _send_all(self, wire: Wire) -> None:
+        while self._waiting:
+            topic, payload = self._waiting.popleft()
+            self._bytes -= len(payload)
+            await self._send(wire, topic, payload)
+
+    async def _send(self, wire: Wire, topic: str, payload: bytes) -> None:
+        is_sent = False
         try:
-            await wire.send([message])
-            self._counts.exports_sent += 1
+            await wire.send([(topic, payload)])
+            is_sent = True
         except (Broken, ValueError):
-            self._counts.exports_dropped += 1
+            log.debug("bridge.export_dropped", topic=topic)
+        finally:  # cancelled: it may be out, or not
+            self._counts.exports_sent += is_sent
+            self._counts.exports_dropped += not is_sent
