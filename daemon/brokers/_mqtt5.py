@@ -33,6 +33,7 @@ from daemon.brokers._wire import (
 )
 
 DEAD_S: Final = 1.5 * KEEPALIVE_S  # without a byte from the broker, whose answers to our pings would be some
+PATIENCE_S: Final = 60.0  # for an answer of a broker that sends other things meanwhile
 MID_MAX: Final = 65_535
 LOST: Final = "the connection was lost"
 UNANSWERED: Final = "the broker does not answer"
@@ -276,9 +277,16 @@ class Mqtt5Wire(asyncio.Protocol):
         raise Broken(self.gone.result() if self.gone.done() else UNANSWERED)
 
     async def _or_gone(self, waiting: asyncio.Future[Any]) -> None:
-        """Until it is done, the connection is gone, or it has taken too long."""
+        """Until it is done, the connection is gone, or the broker is silent: an answer may come behind many messages,
+        of which we may be what holds them up.
+        """
         either: list[asyncio.Future[Any]] = [waiting, self.gone]
-        await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+        last_s = self._loop.time() + PATIENCE_S
+        while not (waiting.done() or self.gone.done()):
+            await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            now_s = self._loop.time()
+            if not self._is_paused and (now_s - self._heard_s >= ANSWER_S or now_s >= last_s):
+                return
 
     def _write(self, data: bytes) -> None:
         if self._transport is None or self.gone.done() or self._transport.is_closing():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -13,10 +14,11 @@ from daemon.brokers._base import Counts, Entry, Feed
 from daemon.brokers._selftest import SelfTest
 from daemon.brokers._tally import SUMMED, Tally
 from daemon.brokers._wire import Arrived
+from daemon.log_writer import MSG_ID
 
 THING_CHARS_MAX: Final = 128  # AWS's limit (spec.md §2.6)
 KNOWN_MAX: Final = 65_536  # topics of which the subject is remembered
-BACKLOG: Final = {"Detectd-Backlog": "1"}
+BACKLOG: Final = "Detectd-Backlog"
 
 
 class Reading:
@@ -31,6 +33,7 @@ class Reading:
         """The wall time for news that has none of its own and came from the backlog: when the outage began. So it is
         late where the outage was long, and not a burst of this moment."""
         self._feeds, self._test, self._counts, self._most = feeds, test, counts, payload_bytes_max
+        self._name = options.name
         self._subject = f"detectd.log.report.{options.name}."
         things = rf"{re.escape(options.prefix)}/things/([^/]+)/defender/metrics/(json|cbor)"
         self._report = re.compile(things, re.DOTALL) if options.reports else None
@@ -81,7 +84,20 @@ class Reading:
         if len(payload) > self._most:
             self._counts.oversize += 1
             payload = self.within_limits(payload)
-        return Entry(subject, payload, BACKLOG) if self.in_backlog else Entry(subject, payload)
+        headers = {MSG_ID: self._id(message)} if message.qos else {}
+        if self.in_backlog:
+            headers[BACKLOG] = "1"
+        return Entry(subject, payload, headers)
+
+    def _id(self, message: Arrived) -> str:
+        """The same when the message is delivered again, to another process of ours too: the log stores it once.
+
+        A broker may have thousands under way to us when we are killed, of one thing more than the core remembers ids
+        of. The packet id keeps apart what a device sends twice. Within the log's `duplicate_window`, that is.
+        """
+        content = blake2b(message.payload, digest_size=12)
+        content.update(message.topic.encode())
+        return f"{self._name}.{message.mid:x}.{content.hexdigest()}"
 
     def within_limits(self, payload: bytes) -> bytes:
         """One byte too many is enough: the core rejects it, and the device is told; the rest helps nobody."""

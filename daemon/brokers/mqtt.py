@@ -1,7 +1,8 @@
 """The bridge: one MQTT broker that is not ours, over TCP, TLS or WebSocket; reports and news in, replies out.
 
 A message is acknowledged after the log has stored it, in the order of receipt; one that comes again because only the
-acknowledgement was lost is recognised (same packet identifier, DUP, same content) and not stored twice. What the broker
+acknowledgement was lost is recognised (same packet identifier, DUP, same content) and not stored twice; by another
+process of ours, after a kill, the log recognises it by the id that it was given. What the broker
 tells of its clients (`Bridge.events`, `Bridge.tap`) is summed for a moment first (_gather.py). _reading.py says what a
 message is, _storing.py gets it into the log.
 
@@ -16,6 +17,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -178,13 +180,16 @@ class MqttBridge:
                 await self._let_in(storing)
             await self._subscribe(wire)
             await self._let_in(storing)
+            is_first = not self._been_up
             self._tell_up()
             tasks += [
                 asyncio.create_task(self._introduce_itself(wire), name=f"bridge {self.name} self-test"),
                 asyncio.create_task(self._send_replies(wire), name=f"bridge {self.name} replies"),
                 asyncio.create_task(self._exports.run(wire), name=f"bridge {self.name} exports"),
                 asyncio.create_task(self._watch_silence(), name=f"bridge {self.name} silence"),
-                asyncio.create_task(self._ask_again(wire), name=f"bridge {self.name} subscriptions"),
+                asyncio.create_task(
+                    self._mind_subscriptions(wire, is_first=is_first), name=f"bridge {self.name} subscriptions"
+                ),
             ]
             why = await asyncio.shield(wire.gone)
             # Of two that may have cost the connection the later one is the first suspect.
@@ -207,8 +212,6 @@ class MqttBridge:
 
     async def _subscribe(self, wire: Wire) -> None:
         """Always: the session may be new, and a broker that kept it takes it for the same subscription."""
-        if wire.session_present and not self._been_up and (left := unwanted_filters(self._options)):
-            await wire.unsubscribe(left)
         reports = report_filters(self._options) if self._options.reports else []
         *codes, own = await wire.subscribe([*reports, self._test.topic])
         for topic, code in zip(reports, codes, strict=True):
@@ -237,15 +240,18 @@ class MqttBridge:
         self._not_heard = refused
         return codes
 
+    async def _mind_subscriptions(self, wire: Wire, *, is_first: bool) -> None:
+        """Give up what an earlier configuration left; ask again for what was refused: permissions change unsaid."""
+        with suppress(Broken):
+            if wire.session_present and is_first and (left := unwanted_filters(self._options)):
+                await wire.unsubscribe(left)
+            await self._ask_again(wire)
+
     async def _ask_again(self, wire: Wire) -> None:
-        """Permissions change, and nobody tells us."""
         while True:
             await sleep(self._around.clock, ASK_AGAIN_S)
             if self._not_heard:
-                try:
-                    await self._subscribe_to_news(wire, self._not_heard)
-                except Broken:
-                    return
+                await self._subscribe_to_news(wire, self._not_heard)
 
     async def _introduce_itself(self, wire: Wire) -> None:
         """One after the other: a broker that hangs up shows by when it does which of the two it will not have."""

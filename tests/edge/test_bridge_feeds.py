@@ -95,6 +95,8 @@ async def test_without_reports_none_is_read(broker: Mosquitto) -> None:
     log = LogDouble()
     bridge = source(plant(broker, reports=False), log)
     async with running(bridge), broker.client("d") as device:
+        assert isinstance(bridge, MqttBridge)
+        await until(lambda: bridge._birth.is_out)  # the broker has answered to all that we said
         await device.publish(REPORT, b"{}", qos=1)
         await device.publish("fleet/d1/up", b"x", qos=1)
         await until(lambda: told(log))
