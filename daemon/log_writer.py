@@ -182,20 +182,20 @@ class LogWriter:
 
     # Sending windows
 
-    def _window(self, entries: Sequence[Entry]) -> "_Window":
+    def _window(self, entries: Sequence[Unsaid]) -> "_Window":
         self._counter += 1
         window = _Window(self._counter, entries)
         self._windows[window.number] = window
         return window
 
-    def _named(self, entry: Unsaid) -> Entry:
+    def _named(self, entry: Unsaid) -> Unsaid:
         headers = entry.headers
         if not _subject(entry.subject) or not all(map(_header, headers.values())):
             raise Refused(f"{entry.subject!r} or a header of it holds a space or a control character")
-        if MSG_ID not in headers:
-            self._ids += 1
-            headers = {MSG_ID: f"{self._run_id}{self._ids:x}", **headers}
-        return Entry(entry.subject, entry.payload, headers)
+        if MSG_ID in headers:
+            return entry
+        self._ids += 1
+        return Entry(entry.subject, entry.payload, {MSG_ID: f"{self._run_id}{self._ids:x}", **headers})
 
     async def _attempt(self, windows: Sequence["_Window"]) -> None:
         """Send all that is missing; return when it is stored, or has to be tried again."""
@@ -330,7 +330,7 @@ class LogWriter:
 class _Window:
     """Entries that are sent together, and where the server stored them."""
 
-    def __init__(self, number: int, entries: Sequence[Entry]) -> None:
+    def __init__(self, number: int, entries: Sequence[Unsaid]) -> None:
         self.number, self.entries = number, entries
         self.seqs: I8 = np.zeros(len(entries), np.int64)  # [entry] 0 = not known
         self.left = len(entries)
@@ -366,9 +366,9 @@ class _Window:
             self.settled.set_result(None)
 
 
-def _parts(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+def _parts(entries: Sequence[Unsaid]) -> list[Sequence[Unsaid]]:
     """Cut into windows: at most WINDOW entries and, but for a single large one, WINDOW_BYTES."""
-    parts: list[Sequence[Entry]] = []
+    parts: list[Sequence[Unsaid]] = []
     start = size = 0
     for i, entry in enumerate(entries):
         size += len(entry.payload)
@@ -378,7 +378,7 @@ def _parts(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
     return [*parts, entries[start:]] if len(entries) > start else parts
 
 
-def _publish(entry: Entry, reply: str) -> bytes:
+def _publish(entry: Unsaid, reply: str) -> bytes:
     return publish(entry.subject, entry.payload, reply=reply, headers=entry.headers)
 
 

@@ -404,7 +404,7 @@ def publish(subject: str, payload: bytes, *, reply: str = "", headers: Mapping[s
     target = f"{subject} {reply}" if reply else subject
     if not headers:
         return b"PUB %b %d\r\n%b\r\n" % (target.encode(), len(payload), payload)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = f"NATS/1.0\r\n{lines}\r\n".encode()
     return b"HPUB %b %d %d\r\n%b%b\r\n" % (target.encode(), len(head), len(head) + len(payload), head, payload)
 

@@ -1,8 +1,10 @@
 """What a source promises: a broker that is not ours, whose reports enter the log and whose devices get our replies."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 from config.model import Bridge
 from daemon.brokers._tally import Tally
@@ -11,13 +13,13 @@ from daemon.clock import Clock
 Format = Literal["json", "cbor"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+# One is made per report: a struct that the collector does not follow costs a quarter of a frozen dataclass.
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One report on its way into the log, as `daemon.log` writes it."""
 
     subject: str  # detectd.log.report.{bridge}.{token}.{json|cbor}
     payload: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 class Log(Protocol):

@@ -36,6 +36,7 @@ class Batch:
 
     entries: list[Entry] = field(default_factory=list)
     asked: list[Arrived] = field(default_factory=list)  # that want an acknowledgement, in the order of receipt
+    reports: int = 0
     events: int = 0
     size: int = 0  # bytes of the messages
 
@@ -137,7 +138,7 @@ class Storing:
             self._read(messages, batch)
             messages = await self._more(batch)
         events = self._reading.news()
-        batch.events = len(events)
+        batch.reports, batch.events = len(batch.entries), len(events)
         batch.entries[:0] = [Entry(f"{SUBJECT}{self._store.name}", payload) for payload in payloads(events)]
         return batch
 
@@ -197,7 +198,7 @@ class Storing:
                 continue
             if failures:
                 log.info("bridge.log_reached", bridge=name, attempts=failures + 1)
-            self._counts.stored += sum(not entry.subject.startswith(SUBJECT) for entry in batch.entries)
+            self._counts.stored += batch.reports
             self._counts.events += batch.events
             return
 

@@ -23,6 +23,7 @@ NAMES: Final = (
     "api",
     "events",
     "sensor",
+    "brokers",
 )
 LIMIT_S: Final = 600
 
