@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from config.behaviors import check_behaviors
 from config.endpoints import check_daemon
+from config.export import check_exports
 from config.kinds import Kinds
 from config.model import Rules, Settings
 from config.objects import check_rules
@@ -19,7 +20,7 @@ objects and `limits` are at the top: `("profiles", 0, "behaviors", 2, "criteria"
 
 def check(settings: Settings, kinds: Kinds, places: Places) -> tuple[list[Problem], list[Problem]]:
     """(errors, warnings), each in the order of files and lines. The secret files that are named are read."""
-    findings = [*check_daemon(settings), *check_rules(settings.rules, kinds)]
+    findings = [*check_daemon(settings), *check_rules(settings.rules, kinds), *check_exports(settings)]
     errors = [_placed(finding, places) for finding in findings if not finding.is_warning]
     warnings = [_placed(finding, places) for finding in findings if finding.is_warning]
     return sorted(errors, key=_order), sorted(warnings, key=_order)

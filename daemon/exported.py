@@ -15,14 +15,12 @@ from actors.plan import Registry
 from actors.retention import Retention, retention
 from actors.series import Series, series_of
 from actors.world import World
+from config.export import bridge_of, is_publishable
 from config.model import NS, MetricDimension, MetricToRetain, SecurityProfile
-from daemon.control.tags import EXPORT_BRIDGE
 from daemon.formed import Claims, Flags, covered
 
 DISCONNECTED: Final = Series(METRIC.name)
 HOUR_NS: Final = 3600 * NS
-OURS: Final = frozenset({"detectd", "_INBOX", "_R_"})
-"""First levels of topics that are the server's or our own subjects."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,8 +84,7 @@ def exports_of(world: World) -> Exports:
 
 def destination(profile: SecurityProfile) -> Destination | None:
     config = profile.metrics_export_config
-    bridge = next((tag.value for tag in profile.tags if tag.key == EXPORT_BRIDGE), "")
-    return None if config is None else Destination(bridge, config.mqtt_topic)
+    return None if config is None else Destination(bridge_of(profile), config.mqtt_topic)
 
 
 def exported(profile: SecurityProfile) -> tuple[Series, ...]:
@@ -96,17 +93,6 @@ def exported(profile: SecurityProfile) -> tuple[Series, ...]:
     retained = [(e.metric, e.metric_dimension) for e in profile.additional_metrics_to_retain_v2 if e.export_metric]
     named = [*behaviors, *retained]
     return tuple(sorted({series_of(metric, dimension) for metric, dimension in named if metric}))
-
-
-def is_publishable(topic: str) -> bool:
-    """Whether we may publish there, on the log's own broker, as the user who may do everything.
-
-    A profile may come from anyone who may change profiles: it must not steer the server, or write into the log.
-    """
-    first, _, rest = topic.partition("/")
-    if not topic.isprintable() or " " in topic or any(level in {"*", ">"} for level in topic.split("/")):
-        return False
-    return rest.startswith("rules/") if first == "$aws" else not first.startswith("$") and first not in OURS
 
 
 def _retention(world: World, exports: Sequence[_Export]) -> Retention:

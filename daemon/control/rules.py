@@ -8,9 +8,9 @@ from collections import defaultdict
 
 import msgspec
 
+from config.export import EXPORT_BRIDGE
 from config.model import Fleet, Group, Rules, SecurityProfile, Tag
 from daemon.control.definitions import dimension_from, metric_from, profile_from
-from daemon.control.tags import EXPORT_BRIDGE
 
 Con = sqlite3.Connection
 

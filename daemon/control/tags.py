@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from config.export import EXPORT_BRIDGE
 from config.objects import TAGS_MAX
 from daemon.control.refusal import InvalidRequestException, LimitExceededException, Refusal
 
@@ -11,8 +12,6 @@ Con = sqlite3.Connection
 
 SOURCE: Final = "detectd:source"
 RESERVED: Final = ("aws:", "detectd:")
-EXPORT_BRIDGE: Final = "detectd:export-bridge"
-"""On a security profile: the bridge whose broker its metrics are exported to."""
 TABLES: Final = {
     "securityprofile": "profiles",
     "dimension": "dimensions",

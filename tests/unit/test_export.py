@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,17 +12,25 @@ from builders import START, START_S, Said, frames, numbered, report, rules, worl
 from actors.effects import Formed
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed
+from actors.metrics import kinds
 from actors.world import World
+from config.check import check
+from config.export import is_publishable
 from config.model import (
     NS,
     Behavior,
+    Bridge,
+    Broker,
     Dimension,
+    Embedded,
     MetricDimension,
     MetricsExportConfig,
     MetricToRetain,
     SecurityProfile,
+    Settings,
     Tag,
 )
+from config.problem import Place
 from daemon.export_entries import (
     MESSAGE_BYTES_MAX,
     Batches,
@@ -30,7 +39,7 @@ from daemon.export_entries import (
     entries_of_turns,
     entries_of_windows,
 )
-from daemon.exported import Destination, exports_of, is_publishable
+from daemon.exported import Destination, exports_of
 
 OUT, TCP = "aws:all-bytes-out", "aws:listening-tcp-ports"
 SENT, SIZE = "aws:num-messages-sent", "aws:message-byte-size"
@@ -234,6 +243,24 @@ def test_a_topic_that_could_steer_the_server_is_refused_and_said(topic: str) -> 
 @pytest.mark.parametrize("topic", ["a", "fleet/metrics", "$aws/rules/detect", "a//b/ü", "/a", "detectd.x/y", "a>b"])
 def test_any_other_topic_will_do(topic: str) -> None:
     assert is_publishable(topic)
+
+
+def test_check_warns_of_what_will_not_be_exported() -> None:
+    profiles = (
+        exporting(OUT, topic="$SYS/x"),
+        exporting(OUT, name="q", bridge="plnt"),
+        exporting(OUT, name="r", bridge="plant"),
+    )
+    broker = Broker(embedded=Embedded(), bridges=(Bridge(name="plant", url="mqtt://127.0.0.1"),))
+    settings = Settings(rules=rules(*profiles), broker=broker)
+    errors, warnings = check(settings, kinds(), lambda finding: Place(Path(), 0, 0, str(finding.path)))
+    assert errors == []
+    said = [(warning.path, warning.message) for warning in warnings if "export" in warning.message]
+    assert said == [
+        ("('profiles', 0, 'metricsExportConfig', 'mqttTopic')",
+         "nothing is exported to a topic of the server's or of detectd's own, or with spaces"),
+        ("('profiles', 1, 'tags', 0, 'Value')", "nothing is exported: there is no bridge 'plnt'"),
+    ]  # fmt: skip
 
 
 # ---- messages ----

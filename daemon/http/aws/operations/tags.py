@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from config.export import EXPORT_BRIDGE
 from daemon.control import tags
 from daemon.control.owned import refuse_if_of_file
 from daemon.control.plane import Call
@@ -19,7 +20,7 @@ async def tag_resource(call: Call) -> Answer:
         _must_be_ours(con, resource)
         tags.put(con, resource, given)
 
-    await call.change(tag, resource, rules=any(each["Key"] == tags.EXPORT_BRIDGE for each in given))
+    await call.change(tag, resource, rules=any(each["Key"] == EXPORT_BRIDGE for each in given))
     return {}
 
 
@@ -30,7 +31,7 @@ async def untag_resource(call: Call) -> Answer:
         _must_be_ours(con, resource)
         tags.drop(con, resource, keys)
 
-    await call.change(untag, resource, rules=tags.EXPORT_BRIDGE in keys)
+    await call.change(untag, resource, rules=EXPORT_BRIDGE in keys)
     return {}
 
 
