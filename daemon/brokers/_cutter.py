@@ -92,6 +92,9 @@ class Cutter:
             length = data[at + 1]
             if length < 0x80:
                 return length, at + 2
+            more = data[at + 2]
+            if more < 0x80:  # of most messages
+                return length & 0x7F | more << 7, at + 3
             return _varint(data, at + 1)
         except IndexError:
             if len(data) - at >= HEADER_MAX:
@@ -99,26 +102,32 @@ class Cutter:
             return None
 
     def _message(self, data: bytes, first: int, at: int, end: int, received_ns: int) -> Arrived | None:
-        qos = first >> 1 & 3
+        qos, mid = first >> 1 & 3, 0
         if qos > 1 or end - at < 2:  # QoS 2 was not asked for
             return None
         body = at + 2 + (data[at] << 8 | data[at + 1])
         topic = data[at + 2 : body]
-        mid = 0
-        if qos:
-            mid = int.from_bytes(data[body : body + 2])
-            if mid == 0:
-                return None
-            body += 2
-        if self._has_properties:
-            try:
-                length, body = (data[body], body + 1) if data[body] < 0x80 else _varint(data, body)
-            except IndexError:
-                return None
-            body += length
+        try:
+            if qos:
+                mid = data[body] << 8 | data[body + 1]
+                if mid == 0:
+                    return None
+                body += 2
+            if self._has_properties:
+                length = data[body]
+                body += 1
+                if length >= 0x80:
+                    length, body = _varint(data, body - 1)
+                body += length
+        except IndexError:
+            return None
         if body > end:
             return None
-        return Arrived(_text(topic), data[body:end], qos, mid, first & 8 != 0, first & 1 != 0, received_ns)
+        try:
+            text = topic.decode()
+        except UnicodeDecodeError:
+            text = ""
+        return Arrived(text, data[body:end], qos, mid, first & 8 != 0, first & 1 != 0, received_ns)
 
     def _nonsense(self, what: str) -> int:
         self.problem = f"the broker sent what is not MQTT: {what}"
@@ -134,10 +143,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + place + 1
     raise IndexError
-
-
-def _text(topic: bytes) -> str:
-    try:
-        return topic.decode()
-    except UnicodeDecodeError:
-        return ""

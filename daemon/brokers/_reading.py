@@ -95,8 +95,7 @@ class Reading:
         A broker may have thousands under way to us when we are killed, of one thing more than the core remembers ids
         of. The packet id keeps apart what a device sends twice. Within the log's `duplicate_window`, that is.
         """
-        content = blake2b(message.payload, digest_size=12)
-        content.update(message.topic.encode())
+        content = blake2b(message.topic.encode() + message.payload, digest_size=12)
         return f"{self._name}.{message.mid:x}.{content.hexdigest()}"
 
     def within_limits(self, payload: bytes) -> bytes:
