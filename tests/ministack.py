@@ -5,7 +5,9 @@ Its broker takes connections on every address, whatever it is told: start it in 
 """
 
 import asyncio
+import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ ALPN: Final = "x-amzn-mqtt-ca"  # what AWS wants to be asked for on port 443
 MQTT_PORT: Final = 443
 REGION: Final = "us-east-1"
 KEYS: Final = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-POLICY: Final = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}'
+ALL: Final = "*"  # what a certificate may use
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,24 @@ class MiniStack:
     def log(self) -> str:
         return "\n".join(["MiniStack's last lines:", *self.log_path.read_text(errors="replace").splitlines()[-20:]])
 
-    async def credentials(self, thing: str) -> Credentials:
-        """A certificate for a thing of the registry, made as a fleet's operator makes it."""
-        made = await asyncio.to_thread(self._enroll, thing)
+    async def credentials(self, thing: str, may_be: str = ALL) -> Credentials:
+        """A certificate for a thing of the registry, made as a fleet's operator makes it; `may_be`: client ids."""
+        made = await asyncio.to_thread(self._enroll, thing, may_be)
         files = {f"{thing}.pem": made["certificatePem"], f"{thing}.key": made["keyPair"]["PrivateKey"]}
         for name, text in {"ca.pem": await self._authority(), **files}.items():
             path = self.folder / name
             path.touch(mode=0o600)
             path.write_text(text)
         return Credentials(self.folder / "ca.pem", self.folder / f"{thing}.pem", self.folder / f"{thing}.key")
+
+    def device(self, credentials: Credentials, name: str) -> aiomqtt.Client:
+        """By TLS, under this client id; MQTT 5, in which a refusal is said."""
+        context = ssl.create_default_context(cafile=credentials.broker_ca)
+        context.load_cert_chain(credentials.device, credentials.device_key)
+        return aiomqtt.Client(
+            "localhost", MQTT_PORT, identifier=name, tls_context=context, timeout=DEADLINE_S,
+            protocol=aiomqtt.ProtocolVersion.V5,
+        )  # fmt: skip
 
     def client(self, name: str, ip: str) -> aiomqtt.Client:
         """From this address, by WebSocket: of those that come by TLS MiniStack says that they came from 127.0.0.1."""
@@ -58,14 +69,14 @@ class MiniStack:
             protocol=aiomqtt.ProtocolVersion.V311,
         )  # fmt: skip
 
-    def _enroll(self, thing: str) -> Mapping[str, Any]:
+    def _enroll(self, thing: str, may_be: str) -> Mapping[str, Any]:
         iot = boto3.client(
             "iot", endpoint_url=self.url, region_name=REGION, config=Config(retries={"total_max_attempts": 1}), **KEYS
         )
         try:
             iot.create_thing(thingName=thing)
             made: dict[str, Any] = iot.create_keys_and_certificate(setAsActive=True)
-            iot.create_policy(policyName=thing, policyDocument=POLICY)
+            iot.create_policy(policyName=thing, policyDocument=_policy(may_be))
             iot.attach_policy(policyName=thing, target=made["certificateArn"])
             iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
             return made
@@ -81,14 +92,21 @@ class MiniStack:
             return await answer.text()
 
 
+def _policy(may_be: str) -> str:
+    connect = {"Effect": "Allow", "Action": "iot:Connect", "Resource": f"arn:aws:iot:*:*:client/{may_be}"}
+    rest = {"Effect": "Allow", "Action": ["iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [connect, rest]})
+
+
 @asynccontextmanager
-async def ministack(python: Path, folder: Path) -> AsyncIterator[MiniStack]:
-    """Ready for devices; ended by force."""
+async def ministack(python: Path, folder: Path, *, strict: bool = False) -> AsyncIterator[MiniStack]:
+    """Ready for devices; ended by force. `strict`: policies hold, as on AWS."""
     folder.mkdir()
     port, log_path = free_port(), folder / "ministack.log"
     settings = {
         "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_PORT": str(MQTT_PORT),
-        "MINISTACK_REGION": REGION, "TMPDIR": str(folder),
+        "MINISTACK_REGION": REGION, "TMPDIR": str(folder), "AUTH": "true" if strict else "false",
+        **{name.upper(): value for name, value in KEYS.items()},
     }  # fmt: skip
     with log_path.open("wb") as log:
         child = await asyncio.create_subprocess_exec(

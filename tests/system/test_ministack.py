@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import aiomqtt
 import pytest
 from aws_agent import agent
 from environments import cannot, environment
@@ -65,9 +66,11 @@ def _alone(ministack_python: Path, agent_python: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def aws(folder: Path, python: Path, *things: str) -> AsyncIterator[tuple[MiniStack, Hooks, Daemon]]:
+async def aws(
+    folder: Path, python: Path, *things: str, strict: bool = False
+) -> AsyncIterator[tuple[MiniStack, Hooks, Daemon]]:
     """MiniStack, a receiver, and a daemon that is bridged to it and watches these things."""
-    async with ministack(python, folder / "aws") as stack, Hooks() as hooks:
+    async with ministack(python, folder / "aws", strict=strict) as stack, Hooks() as hooks:
         ours = await stack.credentials("detectd")
         bridge = {
             "name": "aws", "url": f"mqtts://localhost:{MQTT_PORT}", "alpn": [ALPN], "events": ["presence"],
@@ -128,3 +131,19 @@ async def test_a_broker_that_takes_no_replies_is_said_to_and_reports_in_both_for
         assert bridge["self_test"] in daemon.log_path.read_text()
         assert await daemon.is_ready()
         assert not [said for said in outs if "ACCEPTED" in said or "REJECTED" in said]
+
+
+@pytest.mark.usefixtures("_alone")
+async def test_who_comes_with_a_certificate_of_another_thing_is_an_attempt_of_the_thing_that_was_meant(
+    tmp_path: Path, ministack_python: Path
+) -> None:
+    """MiniStack holds each to its policy here, as AWS does, and tells of those that it does not let in."""
+    async with aws(tmp_path, ministack_python, "t1", "t2", strict=True) as (stack, hooks, _):
+        other, own = await stack.credentials("t1", "t1"), await stack.credentials("t2", "t2")
+        with pytest.raises(aiomqtt.MqttError, match="Not authorized"):
+            async with stack.device(other, "t2"):
+                pass
+        await hooks.seen("t2", "attempts", "in-alarm")
+        async with stack.device(own, "t2"):
+            await hooks.seen("t2", "attempts", "alarm-cleared")
+        assert {notice.thing for notice in hooks.notices} == {"t2"}
