@@ -29,21 +29,8 @@ STALLED, CROWDED = 1, 2  # why a side is not read: the other side is slow; the s
 PUBACK: Final = b"\x40\x02"
 
 
-class Around(Protocol):
-    """The sensor, as a link knows it."""
-
-    counts: Counts
-    room: Room
-
-    def now_ns(self) -> int: ...
-    def refuses(self, topic: str) -> bool:
-        """Whether the broker refuses a publish there without a word."""
-        ...
-
-    def arrived(self, link: "Link") -> None: ...
-    def greeted(self, link: "Link") -> None:
-        """Its CONNECT is complete (`link.connect`): let it through, or close it."""
-        ...
+class Books(Protocol):
+    """Where it is noted (daemon/sensor/books.py)."""
 
     def connected(self, link: "Link") -> None: ...
     def denied(self, link: "Link", topic: str = "", count: int = 1) -> None: ...
@@ -53,6 +40,25 @@ class Around(Protocol):
 
     def heard(self, link: "Link") -> None:
         """It has a first sum since the last collection."""
+        ...
+
+
+class Around(Protocol):
+    """The sensor, as a link knows it."""
+
+    counts: Counts
+    room: Room
+
+    @property
+    def books(self) -> Books: ...
+    def now_ns(self) -> int: ...
+    def refuses(self, topic: str) -> bool:
+        """Whether the broker refuses a publish there without a word."""
+        ...
+
+    def arrived(self, link: "Link") -> None: ...
+    def greeted(self, link: "Link") -> None:
+        """Its CONNECT is complete (`link.connect`): let it through, or close it."""
         ...
 
     def ended(self, link: "Link", *, by_broker: bool) -> None: ...
@@ -215,12 +221,12 @@ class Link(asyncio.Protocol):
     def _begin(self, into: dict[bytes, Sum], topic: bytes, kind: int) -> Sum | None:
         """A new sum, unless there is no room for it, or nobody that it would be of."""
         around = self._around
-        if not (self.is_named and around.has_room(self)):
+        if not (self.is_named and around.books.has_room(self)):
             return None
         if kind == PUBLISHED and around.refuses(topic.decode(errors="replace")):
             kind = DENIED
         if not self.sums and not self.delivered:
-            around.heard(self)
+            around.books.heard(self)
         found = into[topic] = begun(around.now_ns(), kind)
         return found
 
@@ -245,7 +251,7 @@ class Link(asyncio.Protocol):
             if may:
                 self._published(topic, row)
             else:
-                self._around.denied(self, topic.decode(errors="replace"), row[COUNT])
+                self._around.books.denied(self, topic.decode(errors="replace"), row[COUNT])
             return may
         if kind == packets.SUBSCRIBE:
             return self._judge_filters(self._filters(up, row))
@@ -255,9 +261,9 @@ class Link(asyncio.Protocol):
     def _judge_filters(self, filters: list[str]) -> bool:
         refused = [each for each in filters if not self._may_subscribe(each)]
         for each in refused[:FILTERS_TOLD]:
-            self._around.denied(self, each)
+            self._around.books.denied(self, each)
         if len(refused) > FILTERS_TOLD:
-            self._around.denied(self, "", len(refused) - FILTERS_TOLD)
+            self._around.books.denied(self, "", len(refused) - FILTERS_TOLD)
         return not refused
 
     def _may(self, up: Stream, row: Row) -> bool:
@@ -358,20 +364,20 @@ class Link(asyncio.Protocol):
             case packets.CONNACK:
                 self._answered(row[packets.CODE])
             case packets.SUBACK:
-                self._around.denied(self, "", row[packets.CODE])
+                self._around.books.denied(self, "", row[packets.CODE])
             case packets.PUBACK | packets.PUBREC:
-                self._around.denied(self)
+                self._around.books.denied(self)
             case packets.DISCONNECT if row[packets.CODE] == answers.NOT_AUTHORIZED:
-                self._around.denied(self)
+                self._around.books.denied(self)
 
     def _answered(self, code: int) -> None:
         if self.is_known:
             raise Malformed("a second CONNACK")
         if code == 0:
             self.is_in = self.is_known = True
-            self._around.connected(self)
+            self._around.books.connected(self)
         elif code in ({0x86, answers.NOT_AUTHORIZED, 0x8A} if self._five else {4, 5}):
-            self._around.denied(self)
+            self._around.books.denied(self)
 
     def _answer(self, data: bytes) -> None:
         """Say something of our own, between two packets of the broker's."""

@@ -18,17 +18,17 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from actors.events import Event
 from config.address import Address
-from daemon.brokers._tally import KEYS_MAX, Tally
+from daemon.brokers._tally import KEYS_MAX
 from daemon.clock import NS, Clock, sleep
 from daemon.logs import RateLimited
-from daemon.sensor import answers, sums
+from daemon.sensor import answers
+from daemon.sensor.books import Books
 from daemon.sensor.connect import Connect
 from daemon.sensor.counts import Counts
 from daemon.sensor.denied import OwnRefusals, nothing_refused
 from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
-from daemon.sensor.ledger import Ledger, Log
+from daemon.sensor.ledger import Log
 from daemon.sensor.link import BrokerSide, Link
 from daemon.sensor.stream import Room
 from daemon.sensor.tls import last_words
@@ -41,7 +41,6 @@ PATIENCE_S: Final = 10.0  # until the broker is there
 RETRY_S: Final = 0.1
 LEAVING_S: Final = 10.0  # for what was written last to be taken
 FLUSH_S: Final = 1.0
-LAST_S: Final = 2.0  # for the log to take what was heard last
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 128
 FILES_KEPT: Final = 256  # descriptors for all else
@@ -102,8 +101,7 @@ class Sensor:
         self._upstream, self._doorman, self._clock, self._tls = upstream, doorman, clock, tls
         self._gate: Gate = gate or AlwaysOpen()
         self._bounds = bounds or Bounds()
-        self._ledger = Ledger(name, writer, clock, self.counts)
-        self._tally = Tally()
+        self.books = Books(name, writer, clock, self.counts, self._bounds.keys)
         self._socket: socket.socket | None = None
         self._accepts = False
         self._is_open = asyncio.Event()
@@ -112,14 +110,6 @@ class Sensor:
         self._handshakes: dict[Link, asyncio.Task[None]] = {}
         self._ungreeted: dict[Link, None] = {}  # oldest first; TLS handshakes included
         self._leaving: dict[Link, int] = {}  # until when
-        self._heard: dict[Link, None] = {}
-        self._keys = 0  # sums that are not booked
-        self._crowd: list[Link] = []
-        self._hurry = asyncio.Event()
-        self._booking = asyncio.Lock()
-        self._storing: asyncio.Future[None] | None = None
-        self._doubtful: list[Event] = []  # ends that may turn out to be the broker's own end
-        self._doubted: list[Event] = []  # the same, a collection ago
         self._revision = doorman.revision
         self._tasks: set[asyncio.Task[None]] = set()
         self._warnings = RateLimited(per_s=1)
@@ -244,82 +234,21 @@ class Sensor:
         self.counts.waiting += 1
         self._spawn(self._let_in(link))
 
-    def connected(self, link: Link) -> None:
-        self.counts.connected += 1
-        if link.is_named:
-            self._put(self._event("connected", link))
-        else:
-            self.counts.unnamed += 1
-
-    def denied(self, link: Link, topic: str = "", count: int = 1) -> None:
-        self.counts.denied += count
-        if link.is_named and self._may_tally():
-            self._tally.add("denied", link.client_id, self.now_ns(), topic=topic, count=count, user=link.user)
-
-    def has_room(self, link: Link) -> bool:
-        if self._keys >= self._bounds.keys:
-            self._hurry.set()
-            if self._ledger.is_away or self._keys >= 2 * self._bounds.keys:
-                self.counts.dropped += 1
-                return False
-            self._make_wait(link)
-        elif link.has_many:
-            self._make_wait(link)
-        self._keys += 1
-        return True
-
-    def _make_wait(self, link: Link) -> None:
-        if not link.is_crowded:
-            self.counts.pauses += 1
-            self._crowd.append(link)
-            link.wait()
-
-    def heard(self, link: Link) -> None:
-        self._heard[link] = None
-
     def ended(self, link: Link, *, by_broker: bool) -> None:
         self._links.discard(link)
         self.counts.connections = len(self._links)
         self._drop_ungreeted(link)
         if link.has_unsent:
             self._leaving[link] = self._clock.monotonic_ns() + int(LEAVING_S * NS)
-        if link.is_in:
-            self._book_end(link, by_broker=by_broker)
-        elif link.has_greeted and not self._stopping:
-            self._book_failure(link)
-
-    def _book_end(self, link: Link, *, by_broker: bool) -> None:
-        self.counts.disconnected += 1
-        self.counts.left += link.said_bye
         # What ends with the daemon or its broker is no doing of the device: the next start writes that all have ended.
-        if link.is_named and not self._stopping and self._is_open.is_set():
-            event = self._event("disconnected", link)
-            if by_broker:
-                self._doubtful.append(event)
-            else:
-                self._put(event)
-
-    def _book_failure(self, link: Link) -> None:
-        self.counts.connect_failed += 1
-        if link.is_named and self._may_tally():
-            self._tally.add("connect-failed", link.client_id, self.now_ns(), ip=link.ip, user=link.user)
-
-    def _event(self, kind: Any, link: Link) -> Event:
-        return Event(
-            event=kind, client_id=link.client_id, time=self.now_ns(), ip=link.ip, user=link.user,
-            session=link.session,
-        )  # fmt: skip
-
-    def _put(self, event: Event) -> None:
-        if self._may_tally():
-            self._tally.put(event)
-
-    def _may_tally(self) -> bool:
-        if len(self._tally) < 2 * self._bounds.keys:
-            return True
-        self._hurry.set()
-        self.counts.dropped += 1
-        return False
+        by_itself = not self._stopping and self._is_open.is_set()
+        if link.is_in:
+            self.counts.disconnected += 1
+            self.counts.left += link.said_bye
+            if by_itself:
+                self.books.ended(link, by_broker=by_broker)
+        elif link.has_greeted and not self._stopping:
+            self.books.failed(link)
 
     # Letting in
 
@@ -353,10 +282,10 @@ class Sensor:
         else:
             given = await self._doorman.admit(hello)
         if not isinstance(given, Refusal) and not _may_leave_will(connect, given):
-            self.denied(link, connect.will_topic or "")
+            self.books.denied(link, connect.will_topic or "")
             given = Refusal("its last will is for a topic that is not its own", 5)
         elif isinstance(given, Refusal) and given.code in {4, 5}:
-            self.denied(link)
+            self.books.denied(link)
         if isinstance(given, Refusal):
             self.counts.refused += 1
             link.turn_away(answers.connack_refused(given.code, connect.level))
@@ -404,85 +333,29 @@ class Sensor:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._mind_the_gate(), name=f"sensor {self.name} gate")
-            tasks.create_task(self._book(), name=f"sensor {self.name} books")
+            tasks.create_task(self.books.run(), name=f"sensor {self.name} books")
             tasks.create_task(self._sweep(), name=f"sensor {self.name} sweep")
 
     async def _mind_the_gate(self) -> None:
         while True:
             await self._gate.opened()
-            await self._cut()
+            await self.books.cut()
             self._is_open.set()
             await self._gate.shut()
             self._is_open.clear()
-            self._doubtful, self._doubted = [], []
+            self.books.forget_doubtful()
             for link in [link for link in self._links if link.is_through]:
                 link.abort()
-
-    async def _book(self) -> None:
-        while True:
-            await self._hurry.wait()  # a second is over (`_sweep`), or the sums are full
-            self._hurry.clear()
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Book what was heard until now."""
-        async with self._booking:
-            await self._store(await self._collected())
-
-    async def _cut(self) -> None:
-        """All connections have ended: nothing of before may be booked after this."""
-        async with self._booking:
-            await self._store(await self._collected())
-            await self._ledger.cut()
-
-    async def _store(self, events: list[Event]) -> None:
-        if events:
-            self._storing = asyncio.ensure_future(self._ledger.store(events))
-            await asyncio.shield(self._storing)  # a second's events are not lost because the daemon stops just then
-
-    async def _collected(self) -> list[Event]:
-        heard, self._heard = self._heard, {}
-        self._keys = 0
-        events = [*self._tally.taken(), *self._doubted]
-        self._doubted, self._doubtful = self._doubtful, []
-        for at, link in enumerate(heard):
-            events += self._of(link)
-            if at % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-        crowd, self._crowd = self._crowd, []
-        for link in crowd:
-            link.go_on()
-        return sorted(events, key=_time)
-
-    def _of(self, link: Link) -> list[Event]:
-        """What a link published and received since it was last asked."""
-        if not link.is_in:
-            if not link.has_ended:  # it may be taken yet
-                self._heard[link] = None
-                self._keys += len(link.sums) + len(link.delivered)
-            return []
-        published, link.sums = link.sums, {}
-        delivered, link.delivered = link.delivered, {}
-        found = [event for each in (published, delivered) for event in sums.events(each, link.client_id, link.user)]
-        for event in found:
-            match event.event:
-                case "published":
-                    self.counts.published += event.count
-                case "delivered":
-                    self.counts.delivered += event.count
-                case _:
-                    self.counts.denied += event.count
-        return found
 
     async def _sweep(self) -> None:
         while True:
             await sleep(self._clock, FLUSH_S)
-            self._hurry.set()
+            self.books.hurry()
             now = self._clock.monotonic_ns()
             self._end_silent(now)
             self._see_off(now)
-            if self._ledger.is_away:
-                self._let_the_crowd_go()
+            if self.books.is_away:  # better that its events are incomplete than that the broker is
+                self.books.let_the_crowd_go()
             if self._revision != self._doorman.revision:
                 await self._recheck()
             self._accept_again()
@@ -500,12 +373,6 @@ class Sensor:
                 del self._leaving[link]
                 link.abort()
 
-    def _let_the_crowd_go(self) -> None:
-        """The log is away: better that its events are incomplete than that the broker is."""
-        crowd, self._crowd = self._crowd, []
-        for link in crowd:
-            link.go_on()
-
     async def _recheck(self) -> None:
         self._revision = self._doorman.revision
         for at, link in enumerate(list(self._links)):
@@ -517,7 +384,7 @@ class Sensor:
 
     def status(self) -> Mapping[str, Any]:
         """For `/-/status`: JSON, no secrets."""
-        return {"open": self._is_open.is_set(), "log": "away" if self._ledger.is_away else "ok", **asdict(self.counts)}
+        return {"open": self._is_open.is_set(), "log": "away" if self.books.is_away else "ok", **asdict(self.counts)}
 
     # The end
 
@@ -534,19 +401,9 @@ class Sensor:
         links = list(self._links)
         for link in links:
             link.close()
-        await self._last_flush()
+        await self.books.close()
         for link in [*links, *self._leaving]:
             link.abort()
-
-    async def _last_flush(self) -> None:
-        try:
-            async with asyncio.timeout(LAST_S):
-                await self.flush()  # behind what is being stored already
-        except TimeoutError:
-            log.warning("sensor.unbooked", sensor=self.name, why="the log did not answer")
-        if self._storing is not None:
-            self._storing.cancel()
-            await asyncio.gather(self._storing, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
@@ -583,7 +440,3 @@ def _links_max() -> int:
 
 def _words(error: OSError) -> str:
     return (error.strerror or str(error)).lower() if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-
-
-def _time(event: Event) -> int:
-    return event.time

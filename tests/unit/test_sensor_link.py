@@ -70,6 +70,10 @@ class House:
     told: list[tuple[Any, ...]] = field(default_factory=list)
     full: bool = False
 
+    @property
+    def books(self) -> "House":
+        return self
+
     def now_ns(self) -> int:
         return 7
 
