@@ -3,16 +3,17 @@
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from bridging import ListenerDouble, LogDouble, running, source, until
 from mosquitto import Mosquitto, free_port
 
-from config.model import Bridge
+from config.model import Bridge, Tap
 from daemon import brokers
-from daemon.brokers._base import Counts, Kind
+from daemon.brokers._base import Counts, Feed, Kind
+from daemon.brokers._tally import Tally
 
 MODULES = sorted({inspect.getmodule(kind.build) for kind in brokers.kinds().values()}, key=repr)
 
@@ -90,6 +91,38 @@ async def test_a_reply_to_a_name_that_is_no_topic_is_dropped_and_harms_nobody(op
         await bridge.reply("p1", "json", True, b"yes")
         await until(lambda: bridge.counts.replies_sent == 1)
         assert bridge.counts.connected
+
+
+LISTENING = Bridge(
+    name="plant", url="mqtt://127.0.0.1", events=("presence", "emqx"), tap=Tap(topics=("fleet/{clientId}/#",))
+)
+
+
+@pytest.mark.parametrize("make", brokers.feeds().values(), ids=brokers.feeds())
+def test_a_feed_names_what_to_subscribe_to(make: Callable[[Bridge], Feed]) -> None:
+    topics = make(LISTENING).topics
+    assert topics
+    assert all(topic and "{" not in topic and "#" not in topic[:-1] for topic in topics)
+
+
+@pytest.mark.parametrize("make", brokers.feeds().values(), ids=brokers.feeds())
+@pytest.mark.parametrize(
+    "topic", ["", "/", "somewhere/else", "$aws/things/p1/defender/metrics/json", "\ud800", "a" * 65_535], ids=range(6)
+)
+def test_a_feed_leaves_alone_what_is_not_its_own(make: Callable[[Bridge], Feed], topic: str) -> None:
+    feed, tally = make(LISTENING), Tally()
+    assert not feed.hear(topic, b"\xff", 1, tally)
+    assert (len(tally), feed.unreadable) == (0, 0)
+
+
+@pytest.mark.parametrize("make", brokers.feeds().values(), ids=brokers.feeds())
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"clientId": {}}', b"[" * 100_000], ids=range(7)
+)
+def test_a_feed_survives_any_payload_on_its_topics(make: Callable[[Bridge], Feed], payload: bytes) -> None:
+    feed = make(LISTENING)
+    for topic in feed.topics:
+        feed.hear(topic.replace("+", "x").replace("#", "connected/c1"), payload, 1, Tally())
 
 
 def test_counts_start_at_nothing() -> None:
