@@ -160,9 +160,10 @@ async def test_ten_thousand_clients_are_let_in_and_watched_and_the_one_that_floo
             await in_waves(others, day)
             await until_metric_is(daemon, "detectd_clients", CLIENTS)
             await until_metric_is(daemon, "detectd_reports_accepted_total", CLIENTS)
-            assert all(member.is_in for member in [*members[: places - len(rest)], *others])
+            present = [*members[: places - len(rest)], *others]
+            assert all(member.is_in for member in present)
 
-            await leave(daemon, [*members, *others], remain=0)
+            await leave(daemon, present, remain=0)
             await until_metric_is(daemon, "detectd_sensor_disconnected_total", CLIENTS)
         assert hooks.keys() == [(FLOODER, "loudest", "in-alarm"), (FLOODER, "loudest", "alarm-cleared")]
         for trouble in ("crowded", "connect_failed", "unreachable", "malformed", "dropped"):
