@@ -295,6 +295,14 @@ class Sensor:
             broker.abort()
             link.close()
             return
+        is_revoked = not speaks_otherwise and not self._doorman.still_good(
+            hello, given
+        )  # while we reached for the broker
+        if is_revoked:
+            self.counts.revoked += 1
+            broker.abort()
+            link.turn_away(answers.connack_refused(5, connect.level))
+            return
         link.pass_through(broker, self._greeting(connect), hello, given)
 
     def _greeting(self, connect: Connect) -> bytes:
@@ -376,7 +384,7 @@ class Sensor:
     async def _recheck(self) -> None:
         self._revision = self._doorman.revision
         for at, link in enumerate(list(self._links)):
-            if link.is_in and not link.has_ended and not link.recheck(self._doorman):
+            if not link.has_ended and not link.recheck(self._doorman):
                 self.counts.revoked += 1
                 link.close()
             if at % SLICE == SLICE - 1:

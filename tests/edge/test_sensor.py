@@ -479,6 +479,24 @@ async def test_who_may_no_more_what_it_might_is_put_out() -> None:
         two.close()
 
 
+class Hasty(Strict):
+    """Revokes whom it has just let in."""
+
+    async def admit(self, hello: Hello) -> Pass | Refusal:
+        given = await super().admit(hello)
+        self.banned.add(hello.client_id)
+        return given
+
+
+async def test_a_client_that_is_revoked_while_it_comes_in_is_turned_away() -> None:
+    async with bare() as broker, sensing(broker.port, door=Hasty()) as seen:
+        reader, writer = await seen.connection()
+        writer.write(naive_mqtt.connect("late"))
+        assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b"\x20\x02\x00\x05"
+        assert seen.counts.revoked == 1
+        writer.close()
+
+
 # The log
 
 
