@@ -16,10 +16,10 @@ from numba import njit
 
 from actors import alarm
 from actors.columns import Schema
-from actors.criteria import criteria, window_criteria
 from actors.criteria._base import FAR, Closed, Judge, Run, Slot, Weigher
 from actors.effects import EventType, Formed, Transition
-from actors.measures import Measure, slot_series, window_ns
+from actors.judges import is_windowed, judges_of, weighed_by, weighers_of
+from actors.measures import Measure
 from actors.messages import I1, I4, I8, U1, Batch, Downtime, Share
 from actors.meter import SOURCES, Meter
 from actors.numbers import float_of
@@ -65,19 +65,19 @@ class GroupActor:
         self.position = 0
         self.poison: set[int] = set()  # positions of reports that are not for us: they broke an actor twice
         self.roster = Roster()
-        self.judges = _judges(self.slots, schema, limits)
-        self._weighers = _weighers(self.slots, limits)
+        self.judges = judges_of(self.slots, schema, limits)
+        self._weighers = weighers_of(self.slots, limits)
         everyone: list[Judge | Weigher] = [*self.judges.values(), *self._weighers]
         self._judge_of = {slot: judge for judge in everyone for slot in judge.slots}
         self.meter = Meter(measures, limits.grace_s)
-        self._weighed = _weighed(self._weighers, self.slots, measures, limits)
+        self._weighed = weighed_by(self._weighers, self.slots, measures, limits)
         self._formed: list[Formed] = []
         self._schema, self._limits = schema, limits
         self._silence_ns = int(limits.silence_s * NS)
         self._to_alarm = np.array([_consecutive(s.behavior)[0] for s in self.slots], np.uint8)
         self._to_clear = np.array([_consecutive(s.behavior)[1] for s in self.slots], np.uint8)
         self._is_set = np.array([s.metric.is_set for s in self.slots], np.uint8)
-        at_once = sorted(s for judge in self.judges.values() if not _windowed(judge) for s in judge.slots)
+        at_once = sorted(s for judge in self.judges.values() if not is_windowed(judge) for s in judge.slots)
         self._at_once: I4 = np.array(at_once, np.int32)
         width = len(self.slots)
         self.alarmed = np.zeros((0, width), np.uint8)
@@ -548,43 +548,6 @@ def _moved(
     kept: Mapping[tuple[int, int], Kept], rows: Mapping[int, int], slots: Mapping[int, int]
 ) -> dict[tuple[int, int], Kept]:
     return {(rows[row], slots[slot]): what for (row, slot), what in kept.items() if row in rows and slot in slots}
-
-
-def _judges(slots: Sequence[Slot], schema: Schema, limits: Limits) -> dict[str, Judge]:
-    """One judge per kind of criterion that claims any slot, by the name of the kind's module."""
-    found: dict[str, Judge] = {}
-    for kind in criteria():
-        claimed = [(number, slot) for number, slot in enumerate(slots) if kind.claims(slot, schema)]
-        if claimed:
-            found[kind.build.__module__] = kind.build(claimed, schema, limits)
-    return found
-
-
-def _weighers(slots: Sequence[Slot], limits: Limits) -> list[Weigher]:
-    """One for each kind of criterion on what the brokers tell that claims any slot."""
-    found = []
-    for kind in window_criteria():
-        claimed = [(number, slot) for number, slot in enumerate(slots) if kind.claims(slot)]
-        if claimed:
-            found.append(kind.build(claimed, limits))
-    return found
-
-
-def _weighed(
-    weighers: Iterable[Weigher], slots: Sequence[Slot], measures: Sequence[Measure], limits: Limits
-) -> dict[int, list[tuple[int, Weigher]]]:
-    """Measure -> the slots that are judged by its datapoints, in order."""
-    places = {measure.key: at for at, measure in enumerate(measures)}
-    found: dict[int, list[tuple[int, Weigher]]] = {}
-    of = {slot: weigher for weigher in weighers for slot in weigher.slots}
-    for slot in sorted(of):
-        key = slot_series(slots[slot]), window_ns(slots[slot], limits)
-        found.setdefault(places[key], []).append((slot, of[slot]))
-    return found
-
-
-def _windowed(judge: Judge) -> bool:
-    return bool(judge.ends(0))
 
 
 def _consecutive(behavior: Behavior) -> tuple[int, int]:

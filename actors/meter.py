@@ -10,59 +10,25 @@ can be open at a time: window k = start // length lies in cell k mod depth. A la
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from actors.criteria._base import FAR, Points
-from actors.events import CONNECTED, KINDS, PUBLISHED
+from actors.events import CONNECTED, PUBLISHED
 from actors.measures import Measure
-from actors.messages import ABSENT, I1, I4, I8, U1, U8, Events
-from actors.presence import BEGAN, ENDED, LEFT, NOTHING, Standing
-from actors.window import UNCOUNTED, Rows
+from actors.messages import ABSENT, I4, I8, U1, Events
+from actors.meter_kernels import Tables, folds_of, observe, starts, turned
+from actors.presence import ENDED, Standing
+from actors.window import Rows
 from config.model import NS
 
 Flags = npt.NDArray[np.bool_]
 
-SUM, LEAST, MOST, TOTAL = range(4)  # how a figure folds
 ABSENCE_NS: Final = 30 * 86_400 * NS
 ADDRESSES_MAX: Final = 256  # of one thing in one window
-I64_MAX: Final = 2**63 - 1
 SOURCES: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """For the kernels: of every lane its length, depth and first mark; of every figure what it takes in, and where."""
-
-    length: I8  # [lane]
-    depth: I8
-    first_mark: I8
-    lane_of: I4  # [figure]
-    counted: U1  # a bit for each kind of event
-    fold: U1
-    bit: I1
-    negated: U1
-    first_cell: I8
-
-    @classmethod
-    def of(
-        cls, measures: Sequence[Measure], lengths: Sequence[int], depth: Sequence[int], lane_of: Sequence[int],
-        folds: Sequence[tuple[int, int]],
-    ) -> "_Tables":  # fmt: skip
-        """`folds`: of every figure its measure, and how it folds."""
-        return cls(
-            np.array(lengths, np.int64), np.array(depth, np.int64), np.array(_starts(depth)[:-1], np.int64),
-            np.array([lane_of[m] for m, _ in folds], np.int32),
-            np.array([_counted(measures[m]) for m, _ in folds], np.uint8),
-            np.array([fold for _, fold in folds], np.uint8),
-            np.array([measures[m].bit for m, _ in folds], np.int8),
-            np.array([measures[m].is_negated for m, _ in folds], np.uint8),
-            np.array(_starts([depth[lane_of[m]] for m, _ in folds])[:-1], np.int64),
-        )  # fmt: skip
 
 
 class Meter:
@@ -76,12 +42,12 @@ class Meter:
         self.lengths = sorted({measure.window_ns for measure in measures})  # [lane] ns
         self._depth = [-(-self._grace_ns // length) + 1 for length in self.lengths]
         self._lane_of = [self.lengths.index(measure.window_ns) for measure in measures]
-        self._first_mark = _starts(self._depth)  # [lane] its first cell of `marks`
-        self._figures = [_folds(measure) for measure in measures]
+        self._first_mark = starts(self._depth)  # [lane] its first cell of `marks`
+        self._figures = [folds_of(measure) for measure in measures]
         folds = [(m, fold) for m, kinds in enumerate(self._figures) for fold in kinds]
-        self._first_cell = _starts([self._depth[self._lane_of[m]] for m, _ in folds])  # [figure]
-        self._figure_of = _starts([len(kinds) for kinds in self._figures])  # [measure] its first figure
-        self._kernel = _Tables.of(self.measures, self.lengths, self._depth, self._lane_of, folds)
+        self._first_cell = starts([self._depth[self._lane_of[m]] for m, _ in folds])  # [figure]
+        self._figure_of = starts([len(kinds) for kinds in self._figures])  # [measure] its first figure
+        self._kernel = Tables.of(self.measures, self.lengths, self._depth, self._lane_of, folds)
         self.open: I8 = np.zeros(
             len(self.lengths), np.int64
         )  # [lane] the start of the first open window; 0 = not begun
@@ -99,7 +65,7 @@ class Meter:
     def observe(self, events: Events, chosen: I4, rows: I4) -> None:
         """Take in events `chosen`; the thing of event chosen[j] has row rows[j]. Windows that ended are closed."""
         table = self._kernel
-        self.late += _observe(
+        self.late += observe(
             chosen, rows, events.kind, events.time, events.count, events.least, events.most, events.total,
             events.bits, events.turn, table.length, table.depth, table.first_mark, table.lane_of, table.counted,
             table.fold, table.bit, table.negated, table.first_cell,
@@ -111,7 +77,7 @@ class Meter:
 
     def hang_up(self, row: int, time: int) -> None:
         """A connection of the thing has ended without an event."""
-        _turned(
+        turned(
             row, ENDED, time, self._kernel.length, self._kernel.depth, self._kernel.first_mark, self.open, self.marks,
             self.connections, self.since, self.until,
         )  # fmt: skip
@@ -354,112 +320,3 @@ class Meter:
 
 
 _ARRAYS: Final = ("open", "begun", "unheard", "value", "marks", "connections", "since", "until")
-
-
-def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where each of some consecutive pieces starts, and the end of the last."""
-    return [0, *np.cumsum(sizes, dtype=np.int64).tolist()]
-
-
-def _folds(measure: Measure) -> tuple[int, ...]:
-    match measure.metric.kind:
-        case "counter":
-            return (SUM,)
-        case "permessage":
-            return LEAST, MOST, TOTAL
-        case _:
-            return ()
-
-
-def _counted(measure: Measure) -> int:
-    """A bit for each kind of event that the measure is made of."""
-    return sum(1 << code for code, kind in enumerate(KINDS) if kind in measure.metric.events)
-
-
-@njit(
-    "void(i8,i8,i8,i8[::1],i8[::1],i8[::1],i8[::1],u1[:,::1],i4[::1],i8[::1],i8[::1])",
-    nogil=True,
-    cache=True,
-    **UNCOUNTED,
-)
-def _turned(
-    row: int, turn: int, time: int, length: I8, depth: I8, first_mark: I8, open_from: I8, marks: U1,
-    connections: I4, since: I8, until: I8,
-) -> None:  # fmt: skip
-    """A connection of a thing began or ended. It was there in every window that is open and that it reached into."""
-    if turn == BEGAN:
-        if connections[row] == 0:
-            since[row] = time
-        connections[row] += 1
-        return
-    if turn == LEFT:
-        if connections[row] == 0:
-            until[row] = max(until[row], time)
-        return
-    if connections[row] == 0:
-        return
-    connections[row] -= 1
-    if connections[row]:
-        return
-    until[row] = max(until[row], time)
-    for lane in range(len(length)):
-        first = max(since[row] // length[lane], open_from[lane] // length[lane])
-        for window in range(first, time // length[lane] + 1):
-            marks[row, first_mark[lane] + window % depth[lane]] = 1
-
-
-@njit(
-    "i8(i4[::1],i4[::1],u1[::1],i8[::1],i8[::1],i8[::1],i8[::1],i8[::1],u8[::1],i1[::1],"
-    "i8[::1],i8[::1],i8[::1],i4[::1],u1[::1],u1[::1],i1[::1],u1[::1],i8[::1],i8[::1],"
-    "i8[:,::1],u1[:,::1],i4[::1],i8[::1],i8[::1])",
-    nogil=True,
-    cache=True,
-    **UNCOUNTED,
-)
-def _observe(
-    chosen: I4, rows: I4, kind: U1, time: I8, count: I8, least: I8, most: I8, total: I8, bits: U8, turn: I1,
-    length: I8, depth: I8, first_mark: I8, lane_of: I4, counted: U1, fold: U1, bit: I1, negated: U1, first_cell: I8,
-    open_from: I8, value: I8, marks: U1, connections: I4, since: I8, until: I8,
-) -> int:  # fmt: skip
-    """Add events to the windows that they lie in; how many were late for one at least."""
-    late = 0
-    for j in range(len(chosen)):
-        event, row = chosen[j], rows[j]
-        now, is_late = time[event], False
-        for lane in range(len(length)):
-            window = now // length[lane]
-            if window * length[lane] < open_from[lane]:
-                is_late = True
-            else:
-                marks[row, first_mark[lane] + window % depth[lane]] = 1
-        if turn[event] != NOTHING:
-            _turned(row, turn[event], now, length, depth, first_mark, open_from, marks, connections, since, until)
-        for figure in range(len(fold)):
-            if not (counted[figure] >> kind[event]) & 1:
-                continue
-            if bit[figure] >= 0 and ((bits[event] >> np.uint64(bit[figure])) & np.uint64(1)) == negated[figure]:
-                continue
-            lane = lane_of[figure]
-            window = now // length[lane]
-            if window * length[lane] < open_from[lane]:
-                continue
-            cell = first_cell[figure] + window % depth[lane]
-            old = value[row, cell]
-            if fold[figure] == SUM:
-                new = count[event]
-            elif fold[figure] == LEAST:
-                new = least[event]
-            elif fold[figure] == MOST:
-                new = most[event]
-            else:
-                new = total[event]
-            if old == ABSENT:
-                value[row, cell] = new
-            elif fold[figure] == LEAST:
-                value[row, cell] = min(old, new)
-            elif fold[figure] == MOST:
-                value[row, cell] = max(old, new)
-            else:
-                value[row, cell] = I64_MAX if old > I64_MAX - new else old + new
-        late += count[event] if is_late else 0
-    return late
