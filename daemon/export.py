@@ -30,6 +30,7 @@ HELD_BYTES_MAX: Final = 64 * 1024**2  # of JSON: about 450,000 datapoints
 WAITING_MAX: Final = 1_000_000  # reports, events and windows' datapoints that are no JSON yet
 WAITING_BYTES_MAX: Final = 64 * 1024**2  # of the batches that hold them
 FLUSH_S: Final = 3.0
+LINGER_S: Final = 0.25  # until the broker has it, and the sensor has passed it on to who is subscribed
 
 Send = Callable[[Destination, bytes], bool]
 """Publishes a message once, and does not wait; False where there is no way out."""
@@ -142,10 +143,13 @@ class Exporter:
 
     async def flush(self) -> None:
         """Publish what is held, before an end; never for long."""
+        before = self.counters.messages
         try:
             async with asyncio.timeout(FLUSH_S):
                 await self._spell()
                 await self.publish()
+            if self.counters.messages > before:
+                await asyncio.sleep(LINGER_S)
         except TimeoutError:
             log.warning("export.unfinished", after_s=FLUSH_S, why="what was not published is lost")
 
