@@ -38,6 +38,8 @@ from config.topics import RULE, is_topic
 SECONDS_MAX: Final = 1e9
 """About 31 years: in nanoseconds it still fits into an int64 beside today's date."""
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
+GRACE_S_MIN: Final = 1.5
+"""Below it, what a source gathers may find its window closed."""
 THINGS_MAX: Final = 16_000_000
 LOG_BYTES_MIN: Final = 1024**2
 WHSEC: Final = "whsec_"
@@ -389,6 +391,9 @@ def _limits(limits: Limits) -> Found:
     if limits.report_interval_s is not None:
         yield from _seconds(limits.report_interval_s, "limits", "report_interval_s")
     yield from _seconds(limits.grace_s, "limits", "grace_s")
+    if 0 <= limits.grace_s < GRACE_S_MIN:
+        message = f"sources gather for up to a second: with less than {GRACE_S_MIN:g} s their last events come late"
+        yield _odd(message, "limits", "grace_s")
     yield from _seconds(limits.silence_s, "limits", "silence_s", above=0.0)
     counts = (
         ("population_min", limits.population_min, THINGS_MAX),

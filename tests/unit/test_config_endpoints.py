@@ -238,6 +238,12 @@ def test_a_setting_that_can_not_be_is_refused(folder, settings, path, message):
     assert "hunter2" not in errors[0][1]
 
 
+def test_a_grace_that_is_shorter_than_sources_gather_is_warned_about(folder):
+    errors, [(path, message)] = check(folder, {"limits": {"grace_s": 1}})
+    assert (errors, path) == ([], "limits.grace_s")
+    assert "come late" in message
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -247,7 +253,7 @@ def test_a_setting_that_can_not_be_is_refused(folder, settings, path, message):
         webhook(),
         webhook(url="http://[::1]:9000/", secret_file=None),
         {"broker": {"nats": {"url": "nats://n1:4222, tls://n2:4222", "credentials_file": "key"}}},
-        {"limits": {"report_interval_s": 0, "grace_s": 0}},
+        {"limits": {"report_interval_s": 0, "grace_s": 1.5}},
         {"log": {"max_bytes": 1048576}},
     ],
 )
