@@ -13,7 +13,8 @@ from config.address import Address
 from daemon.clock import Clock, SystemClock
 from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
 from daemon.sensor.ledger import Entry
-from daemon.sensor.sensor import Sensor, Upstream
+from daemon.sensor.sensor import Sensor
+from daemon.sensor.upstream import Upstream
 
 DEADLINE_S = 30.0
 ANYWHERE = Address("127.0.0.1", 0)

@@ -55,3 +55,8 @@ class Anyone:
 
     def may_subscribe(self, topic_filter: str) -> bool:  # noqa: ARG002 - as every pass
         return True
+
+
+def still_good(doorman: Doorman, hello: Hello, given: Pass) -> bool:
+    """Whether who came in may stay. `Anyone` was given by no doorman, who has no opinion of it."""
+    return isinstance(given, Anyone) or doorman.still_good(hello, given)

@@ -20,7 +20,8 @@ from daemon.nats import NatsServer
 from daemon.sensor import tls as contexts
 from daemon.sensor.denied import own_refusals
 from daemon.sensor.door import Doorman
-from daemon.sensor.sensor import Sensor, Upstream
+from daemon.sensor.sensor import Sensor
+from daemon.sensor.upstream import Upstream
 from daemon.telemetry import Telemetry
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}

@@ -22,7 +22,9 @@ from config.model import Tls
 from daemon.clock import VirtualClock
 from daemon.sensor import tls
 from daemon.sensor.door import Anyone, Hello, Pass, Refusal
-from daemon.sensor.sensor import GREETING_S, Bounds, Sensor, Upstream
+from daemon.sensor.newcomers import GREETING_S
+from daemon.sensor.sensor import Bounds, Sensor
+from daemon.sensor.upstream import Upstream
 
 VERSIONS = [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5]
 CONNACK = b"\x20\2\0\0"
@@ -354,7 +356,7 @@ async def test_what_is_held_of_all_clients_is_bounded_and_given_back() -> None:
 
 
 async def test_very_many_clients_come_from_several_addresses_of_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.sensor.sensor.PORTS", 2)
+    monkeypatch.setattr("daemon.sensor.upstream.PORTS", 2)
     async with bare() as broker, sensing(broker.port) as seen:
         writers = [(await greeted(seen, broker, f"c{number}"))[1] for number in range(4)]
         places = [broker_of[f"c{number}"].writer.get_extra_info("peername")[0] for number in range(4)]
@@ -477,6 +479,26 @@ async def test_who_may_no_more_what_it_might_is_put_out() -> None:
         assert await asyncio.wait_for(good.readexactly(2), DEADLINE_S) == b"\xd0\0"
         one.close()
         two.close()
+
+
+async def test_who_the_broker_refuses_in_its_own_words_is_not_the_doormans_to_put_out() -> None:
+    door, clock = Strict(), VirtualClock()
+    async with bare() as broker:
+        ours = Upstream(lambda: Address("127.0.0.1", broker.port), login=(b"device", b"secret"))
+        async with sensing(broker.port, door=door, clock=clock, upstream=ours) as seen:
+            reader, writer = await seen.connection()
+            greeting = naive_mqtt.connect("p1", level=5)
+            writer.write(greeting)
+            there = await broker.client()
+            assert await there.read(len(greeting)) == greeting, "the login is not for it"
+            await until(lambda: seen.counts.waiting == 0)
+            door.revision += 1
+            await clock.advance(1.5)
+            there.writer.write(b"\x20\3\0\x84\0")
+            there.writer.close()
+            assert await closed(reader) == b"\x20\3\0\x84\0"
+            assert seen.counts.revoked == 0
+            writer.close()
 
 
 class Hasty(Strict):

@@ -19,7 +19,7 @@ from crowd import AT_ONCE, Member, come, in_waves
 from environments import cannot
 from system_tools import DEADLINE_S, PORTS, Daemon, Hooks, profile, report, serving, topic, until, write
 
-from daemon.sensor.sensor import FILES_KEPT
+from daemon.sensor.listener import FILES_KEPT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

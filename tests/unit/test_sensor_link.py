@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_mqtt import packet, publish, subscribe
 
+from daemon.sensor.asides import WAITING_MAX
 from daemon.sensor.connect import parse
 from daemon.sensor.counts import Counts
 from daemon.sensor.door import Anyone, Hello
-from daemon.sensor.link import ANSWERS_MAX, WITHHELD_MAX, BrokerSide, Link
+from daemon.sensor.judging import WITHHELD_MAX
+from daemon.sensor.link import BrokerSide, Link
 from daemon.sensor.stream import Room
 from daemon.sensor.sums import COUNT, SIZE
 
@@ -102,18 +104,19 @@ class House:
         self.told.append(("ended", by_broker))
 
 
-@dataclass(frozen=True)
-class Judge:
+@dataclass
+class Picky:
     """Lets pass what does not begin with "no"."""
 
     user: str = "bob"
     judges: bool = True
+    word: str = "no"
 
     def may_publish(self, topic: str) -> bool:
-        return not topic.startswith("no")
+        return not topic.startswith(self.word)
 
     def may_subscribe(self, topic_filter: str) -> bool:
-        return not topic_filter.startswith("no")
+        return self.may_publish(topic_filter)
 
 
 class Pair:
@@ -122,7 +125,7 @@ class Pair:
     def __init__(self, given_pass: Any = None, *, level: int = 4, early: bytes = b"", known: bool = True) -> None:
         self.house = House()
         self.client, self.broker = Wire(), Wire()
-        self.link = Link(self.house, "s-1", 0)
+        self.link = Link(self.house, "s-1")
         self.link.connection_made(self.client)
         greeting = naive_mqtt.connect("p1", level=level)
         self.link.data_received(greeting + early)
@@ -141,7 +144,7 @@ class Pair:
 
 def test_a_client_that_greets_is_announced_and_not_read_until_it_is_let_through() -> None:
     house, wire = House(), Wire()
-    link = Link(house, "s", 0)
+    link = Link(house, "s")
     link.connection_made(wire)
     greeting = naive_mqtt.connect("p1")
     for at in range(len(greeting)):
@@ -168,7 +171,7 @@ def test_what_comes_behind_the_greeting_goes_through_behind_it() -> None:
 )
 def test_what_is_no_greeting_costs_the_connection(data: bytes, counter: str) -> None:
     house, wire = House(), Wire()
-    link = Link(house, "s", 0)
+    link = Link(house, "s")
     link.connection_made(wire)
     link.data_received(data)
     assert wire.closed
@@ -193,7 +196,7 @@ def test_bytes_go_through_as_they_are_and_are_counted() -> None:
 
 def test_a_client_without_a_name_is_passed_through_unnoted() -> None:
     house, client, broker = House(), Wire(), Wire()
-    link = Link(house, "s", 0)
+    link = Link(house, "s")
     link.connection_made(client)
     link.data_received(naive_mqtt.connect(""))
     assert link.connect is not None
@@ -309,7 +312,7 @@ def judged(sent: list[bytes]) -> tuple[bytes, bytes]:
 @given(st.lists(up_packets, max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=400, deadline=None)
 def test_refused_packets_are_left_out_and_answered_wherever_the_stream_is_cut(sent, chance) -> None:
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     pair.broker.said()
     data = b"".join(sent)
     while data:
@@ -328,7 +331,7 @@ def test_refused_packets_are_left_out_and_answered_wherever_the_stream_is_cut(se
 )
 @settings(max_examples=300, deadline=None)
 def test_our_answers_never_tear_a_packet_of_the_broker(sent, payloads, chance) -> None:
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     up, down = b"".join(sent), b"".join(publish(b"d", payload) for payload in payloads)
     while up or down:
         if chance.random() < 0.5:
@@ -357,7 +360,7 @@ def test_aliases_are_judged_by_what_they_stand_for_then(said, size) -> None:
         if topic or alias in known:
             known[alias] = topic or known[alias]
             sent.append((known[alias], publish(topic, b"p", qos, 3, b"\x23\0" + bytes([alias]))))
-    pair = Pair(Judge(), level=5)
+    pair = Pair(Picky(), level=5)
     pair.broker.said()
     data = b"".join(each for _, each in sent)
     for at in range(0, len(data), size):
@@ -367,7 +370,7 @@ def test_aliases_are_judged_by_what_they_stand_for_then(said, size) -> None:
 
 
 def test_an_answer_waits_for_the_broker_to_take_the_client() -> None:
-    pair = Pair(Judge(), early=publish(b"no", b"x", 1, 5), known=False)
+    pair = Pair(Picky(), early=publish(b"no", b"x", 1, 5), known=False)
     assert pair.client.said() == b""
     for at in range(4):
         pair.link.from_broker(CONNACK[at : at + 1])
@@ -376,7 +379,7 @@ def test_an_answer_waits_for_the_broker_to_take_the_client() -> None:
 
 
 def test_a_refused_payload_of_many_pieces_is_swallowed_whole() -> None:
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     pair.broker.said()
     data = publish(b"no", b"x" * 500_000, 1, 5) + publish(b"a", b"y")
     for at in range(0, len(data), 65_536):
@@ -386,10 +389,12 @@ def test_a_refused_payload_of_many_pieces_is_swallowed_whole() -> None:
 
 
 def test_other_rules_are_asked_anew() -> None:
-    pair = Pair(Judge())
-    pair.link.data_received(publish(b"no", b"x"))
-    pair.link.given = Anyone("bob")  # type: ignore[assignment]
+    rules = Picky()
+    pair = Pair(rules)
     pair.broker.said()
+    pair.link.data_received(publish(b"no", b"x"))
+    assert pair.broker.said() == b""
+    rules.word = "yes"
 
     class Door:
         def still_good(self, _hello: Hello, _given: Any) -> bool:
@@ -401,13 +406,13 @@ def test_other_rules_are_asked_anew() -> None:
 
 
 def test_what_waits_on_a_client_is_bounded() -> None:
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     pair.link.from_broker(publish(b"d", b"x" * 100)[:50])  # an unfinished packet: nothing can be said
-    for _ in range(ANSWERS_MAX // 4 + 1):
+    for _ in range(WAITING_MAX // 4 + 1):
         pair.link.data_received(publish(b"no", b"", 1, 5))
     assert pair.client.closed
     assert pair.house.counts.oversize == 1
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     for number in range(1, WITHHELD_MAX + 2):
         pair.link.data_received(publish(b"no", b"", 2, number))
     assert pair.client.closed
@@ -415,7 +420,7 @@ def test_what_waits_on_a_client_is_bounded() -> None:
 
 @pytest.mark.parametrize("topic", [b"\xff", b"\xc3"])
 def test_a_topic_that_is_no_text_cannot_be_judged_and_is_not_let_through(topic: bytes) -> None:
-    pair = Pair(Judge())
+    pair = Pair(Picky())
     pair.broker.said()
     pair.link.data_received(publish(topic, b"x"))
     assert pair.broker.said() == b""
