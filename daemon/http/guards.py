@@ -134,6 +134,8 @@ async def body(request: web.Request) -> bytes:
         HTTPRequestEntityTooLarge: longer than BODY_BYTES_MAX.
         HTTPRequestTimeout: it took longer than BODY_S to arrive.
     """
+    if not request.body_exists:
+        return b""
     try:
         async with asyncio.timeout(BODY_S):
             return await request.read()
@@ -193,6 +195,7 @@ def _hostname(url: str) -> str:
         return ""
 
 
+@functools.lru_cache(maxsize=64)
 def _is_loopback(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):  # never asked of DNS (RFC 6761 §6.3)
         return True
