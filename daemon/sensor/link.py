@@ -187,15 +187,19 @@ class Link(asyncio.Protocol):
         assert broker is not None
         skip = up.skip
         rows = up.read(data)
-        if self._judge is not None:
-            broker.write(self._judge.sifted(up, rows, skip))
-            return
+        if self._judge is None:
+            self._note(up, rows)
+        else:
+            data = self._judge.sifted(up, rows, skip)
+        up.whole = b""  # or an idle client would cost what it said last
+        broker.write(data)
+
+    def _note(self, up: Stream, rows: list[Row]) -> None:
         for row in rows:
             if row[KIND] == PUBLISH:
                 self.published(up.topic(row), row)
             else:
                 self.said(row)
-        broker.write(data)
 
     def published(self, topic: bytes, row: Row) -> None:
         found = self.sums.get(topic) or self._begin(self.sums, topic, PUBLISHED)
@@ -241,7 +245,10 @@ class Link(asyncio.Protocol):
         except Malformed as problem:
             self._give_up(problem)
             return
-        client.write(asides.between(data) if asides is not None else data)
+        if asides is not None:
+            data = asides.between(data)
+        down.whole = b""
+        client.write(data)
 
     def _delivered(self, topic: bytes, row: Row) -> None:
         found = self.delivered.get(topic) or self._begin(self.delivered, topic, DELIVERED)

@@ -36,7 +36,10 @@ class Room:
 
 
 class Stream:
-    """Reads one direction. Offsets in rows are those of `whole`: what was held, and the piece that came."""
+    """Reads one direction. Offsets in rows are those of `whole`: what was held, and the piece that came.
+
+    `whole` is the reader's to drop, when it is through with the rows.
+    """
 
     __slots__ = ("_aliases", "_held", "_mode", "_need", "_room", "_taken", "done", "edge", "skip", "whole")
 
@@ -100,6 +103,7 @@ class Stream:
 
     def close(self) -> None:
         self.forget()
+        self.whole = b""
         for text in (self._aliases or {}).values():
             self._room.give(len(text))
         self._aliases = None

@@ -1,6 +1,7 @@
 """One client and its broker, without sockets: what goes through, what is held back, what is noted."""
 
 import asyncio
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -425,6 +426,16 @@ def test_a_topic_that_is_no_text_cannot_be_judged_and_is_not_let_through(topic: 
     pair.link.data_received(publish(topic, b"x"))
     assert pair.broker.said() == b""
     assert pair.client.closed
+
+
+@pytest.mark.parametrize("rules", [None, Picky()], ids=["unread", "judged"])
+def test_nothing_that_went_through_is_kept(rules: Any) -> None:
+    pair = Pair(rules)
+    up, down = publish(b"a", b"x") + publish(b"no", b"x"), publish(b"b", b"x")
+    before = sys.getrefcount(up), sys.getrefcount(down)
+    pair.link.data_received(up)
+    pair.link.from_broker(down)
+    assert (sys.getrefcount(up), sys.getrefcount(down)) == before
 
 
 def test_without_room_a_topic_is_not_noted_and_goes_through() -> None:
