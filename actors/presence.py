@@ -48,10 +48,11 @@ class Presence:
         self._names: list[str | None] = []
         self._free: list[int] = []
         self.seen: I8 = np.zeros(0, np.int64)  # [row] its last event's entry, ns; 0 = the row is nobody's
-        self.since: I8 = np.zeros(0, np.int64)  # [row] ns; 0 = not connected
+        self.since: I8 = np.zeros(0, np.int64)  # [row] ns; 0 = not connected; else from when on without a break
         self.until: I8 = np.zeros(0, np.int64)  # [row] ns; 0 = no connection was seen to end
         self.source: U1 = np.zeros(0, np.uint8)
         self.session: U8 = np.zeros(0, np.uint64)  # [row] of the present connection; 0 = it has no name
+        self.latest: I8 = np.zeros(0, np.int64)  # [row] when the present connection began: another may have before it
         self.recent: U8 = np.zeros((0, SESSIONS_KEPT), np.uint64)  # [row, 8] a ring of events seen
         self.at: U1 = np.zeros(0, np.uint8)
         self.configure(clients, things_max)
@@ -94,10 +95,13 @@ class Presence:
         if name and (name ^ 1) in self.recent[row]:
             return NOTHING  # its end was told before it
         was = self.since[row] > 0
-        if was and name and time < self.since[row]:
+        if was and name and time < self.latest[row]:
             return NOTHING  # an earlier connection, told late
-        self.since[row], self.source[row], self.session[row] = max(time, 1), source, name
-        return NOTHING if was else BEGAN
+        self.latest[row], self.source[row], self.session[row] = max(time, 1), source, name
+        if was:
+            return NOTHING  # it took over, and the client was never away
+        self.since[row] = self.latest[row]
+        return BEGAN
 
     def _ended(self, row: int, time: int, name: int) -> int:
         present = int(self.session[row])
@@ -133,7 +137,7 @@ class Presence:
             del self.rows[name]
             self._names[row], self.things[row] = None, b""
             heappush(self._free, row)
-        for array in (self.seen, self.until, self.source, self.session, self.at):
+        for array in (self.seen, self.until, self.source, self.session, self.latest, self.at):
             array[idle] = 0
         self.recent[idle] = 0
 
@@ -166,7 +170,7 @@ class Presence:
             setattr(self, name, np.concatenate((old, more)))
 
 
-_ARRAYS: Final = ("seen", "since", "until", "source", "session", "recent", "at")
+_ARRAYS: Final = ("seen", "since", "until", "source", "session", "latest", "recent", "at")
 
 
 def _key(session: str, version: int) -> int:

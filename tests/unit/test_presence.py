@@ -52,6 +52,17 @@ def test_an_end_that_is_told_before_its_beginning_leaves_nobody_connected() -> N
     assert [standing.since for standing in one.standings()] == [0]
 
 
+def test_who_is_taken_over_was_connected_all_the_time() -> None:
+    one = presence()
+    turn(one, "a", CONNECTED, 0)
+    turn(one, "a", CONNECTED, 9)
+    assert [standing.since for standing in one.standings()] == [START]
+    assert turn(one, "a", CONNECTED, 20, "new") == NOTHING
+    assert turn(one, "a", CONNECTED, 15, "older") == NOTHING
+    assert turn(one, "a", DISCONNECTED, 25, "older") == NOTHING
+    assert turn(one, "a", DISCONNECTED, 25, "new") == ENDED
+
+
 def test_without_sessions_the_order_of_the_log_decides() -> None:
     one = presence()
     assert turn(one, "a", CONNECTED, 0) == BEGAN
