@@ -357,11 +357,19 @@ def _failure(why: aiomqtt.MqttError) -> ConnectFailed:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """The library's errors in the seam's terms."""
+    """The library's errors in the seam's terms; and a cancellation that it has swallowed.
+
+    It waits by `asyncio.wait_for`, which up to Python 3.11 forgets a cancellation that comes in the moment of the
+    answer: its caller would go on, perhaps for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
     try:
         yield
     except aiomqtt.MqttError as why:
         raise Broken(str(why)) from why
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _in_words(why: BaseException) -> str:
