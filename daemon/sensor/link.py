@@ -372,7 +372,7 @@ class Link(asyncio.Protocol):
                 stream.close()
         if self._greeting is not None:
             self._greeting.rest()
-        self._judge = self._asides = None  # it knows this link
+        self._judge = self._asides = None  # they know this link: a circle
         self._around.ended(self, by_broker=by_broker)
         for side in (self._client, self._broker):
             if side is not None and not side.is_closing():

@@ -207,6 +207,14 @@ async def test_beyond_the_bound_the_oldest_that_has_not_greeted_goes() -> None:
             one.close()
 
 
+async def test_who_has_to_go_before_its_turn_comes_is_closed_too() -> None:
+    async with bare() as broker, sensing(broker.port, bounds=Bounds(ungreeted=0)) as seen:
+        reader, writer = await seen.connection()
+        assert await closed(reader) == b""
+        assert (seen.counts.crowded, seen.counts.ungreeted, seen.counts.connections) == (1, 0, 0)
+        writer.close()
+
+
 async def test_beyond_the_bound_of_connections_the_newest_is_turned_away() -> None:
     async with bare() as broker, sensing(broker.port, bounds=Bounds(connections=1)) as seen:
         _, one = await seen.connection()
