@@ -24,21 +24,27 @@ class Newcomers:
     ) -> None:
         self._tls, self._most, self._arrived, self._counts, self._clock = tls, most, arrived, counts, clock
         self._handshakes: dict[Link, asyncio.Task[None]] = {}
+        self._coming: set[Link] = set()  # of those, who are no connection yet
         self._since_ns: dict[Link, int] = {}  # oldest first
 
     @property
     def handshakes(self) -> int:
         """Those that have a socket, and are no connection yet."""
-        return len(self._handshakes)
+        return len(self._coming)
 
     def come(self, link: Link, client: socket.socket) -> None:
         self._since_ns[link] = self._clock.monotonic_ns()
+        self._coming.add(link)
         task = self._handshakes[link] = asyncio.get_running_loop().create_task(self._shake_hands(link, client))
         task.add_done_callback(lambda _: self._shaken(link, client))
         while len(self._since_ns) > self._most:
             self._counts.crowded += 1
             self._end(next(iter(self._since_ns)))
         self._counts.ungreeted = len(self._since_ns)
+
+    def arrived(self, link: Link) -> None:
+        """It is a connection now, though its handshake's task may not have heard of it."""
+        self._coming.discard(link)
 
     def forget(self, link: Link) -> None:
         """It has greeted, or is gone. Again is harmless."""
@@ -86,6 +92,7 @@ class Newcomers:
     def _shaken(self, link: Link, client: socket.socket) -> None:
         """Also when it was cancelled before it began."""
         del self._handshakes[link]
+        self._coming.discard(link)
         if link not in self._arrived:
             client.close()
 

@@ -119,6 +119,7 @@ class Sensor:
 
     def arrived(self, link: Link) -> None:
         self._links.add(link)
+        self._newcomers.arrived(link)
         self.counts.connections = len(self._links)
         if self._stopping:
             link.abort()

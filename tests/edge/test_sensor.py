@@ -234,6 +234,17 @@ async def test_beyond_the_bound_of_connections_the_newest_is_turned_away() -> No
         (b"\x10\xff\xff\xff\xff\x01", "malformed"),
     ],
 )
+async def test_as_many_as_there_is_room_for_may_come_at_once() -> None:
+    async with bare() as broker, sensing(broker.port, bounds=Bounds(connections=30)) as seen:
+        for _ in range(5):
+            come = await asyncio.gather(*(seen.connection() for _ in range(30)))
+            await until(lambda: seen.counts.connections == 30)
+            for _, writer in come:
+                writer.close()
+            await until(lambda: seen.counts.connections == 0)
+        assert seen.counts.crowded == 0
+
+
 async def test_a_greeting_that_makes_no_sense_costs_only_its_own_connection(data: bytes, counter: str) -> None:
     async with bare() as broker, sensing(broker.port) as seen:
         reader, writer = await seen.connection()
