@@ -226,14 +226,6 @@ async def test_beyond_the_bound_of_connections_the_newest_is_turned_away() -> No
         two.close()
 
 
-@pytest.mark.parametrize(
-    ("data", "counter"),
-    [
-        (b"\x10\x81\x80\x04", "oversize"),
-        (b"GET / HTTP/1.1\r\n\r\n", "malformed"),
-        (b"\x10\xff\xff\xff\xff\x01", "malformed"),
-    ],
-)
 async def test_as_many_as_there_is_room_for_may_come_at_once() -> None:
     async with bare() as broker, sensing(broker.port, bounds=Bounds(connections=30)) as seen:
         for _ in range(5):
@@ -245,6 +237,14 @@ async def test_as_many_as_there_is_room_for_may_come_at_once() -> None:
         assert seen.counts.crowded == 0
 
 
+@pytest.mark.parametrize(
+    ("data", "counter"),
+    [
+        (b"\x10\x81\x80\x04", "oversize"),
+        (b"GET / HTTP/1.1\r\n\r\n", "malformed"),
+        (b"\x10\xff\xff\xff\xff\x01", "malformed"),
+    ],
+)
 async def test_a_greeting_that_makes_no_sense_costs_only_its_own_connection(data: bytes, counter: str) -> None:
     async with bare() as broker, sensing(broker.port) as seen:
         reader, writer = await seen.connection()
