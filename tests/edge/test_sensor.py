@@ -226,15 +226,21 @@ async def test_beyond_the_bound_of_connections_the_newest_is_turned_away() -> No
         two.close()
 
 
-async def test_as_many_as_there_is_room_for_may_come_at_once() -> None:
-    async with bare() as broker, sensing(broker.port, bounds=Bounds(connections=30)) as seen:
-        for _ in range(5):
-            come = await asyncio.gather(*(seen.connection() for _ in range(30)))
-            await until(lambda: seen.counts.connections == 30)
-            for _, writer in come:
-                writer.close()
-            await until(lambda: seen.counts.connections == 0)
-        assert seen.counts.crowded == 0
+async def test_who_arrives_counts_once_toward_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    arrived = Sensor.arrived
+
+    def counting(sensor: Sensor, link: Any) -> None:
+        arrived(sensor, link)  # its handshake's task has not heard of it yet
+        counted.append(sensor.counts.connections + sensor._newcomers.handshakes)
+
+    monkeypatch.setattr(Sensor, "arrived", counting)
+    async with bare() as broker, sensing(broker.port) as seen:
+        come = [await seen.connection() for _ in range(3)]
+        await until(lambda: seen.counts.connections == 3)
+        for _, writer in come:
+            writer.close()
+    assert counted == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
