@@ -24,7 +24,7 @@ from system_tools import PORTS, Daemon, Hooks, profile, report, serving, topic, 
 from daemon.broker_conf import DAEMON_USER
 from daemon.server_state import read_keys
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 KILLS: Final = 5
 THINGS: Final = 10
@@ -169,10 +169,11 @@ async def some_more(publishers: Iterable[Publisher], rng: Random) -> None:
 
 async def until_quiet(daemon: Daemon, acked: dict[str, set[int]], doubtful: dict[str, set[int]]) -> None:
     """Until the log has all that it must have: what was acknowledged, but for what Mosquitto itself may have lost."""
-    for _ in range(200):
+    for _ in range(400):  # the bridge may wait a minute between two attempts
         have = await logged(daemon)
         missing = {thing: acked[thing] - doubtful[thing] - set(have[thing]) for thing in acked}
         if not any(missing.values()):
             return
         await asyncio.sleep(0.3)
-    pytest.fail(f"acknowledged, and not in the log: {missing}; {daemon.log()}")
+    bridges = (await daemon.get("/-/status"))[1]["bridges"]
+    pytest.fail(f"acknowledged, and not in the log: {missing}; {bridges}; {daemon.log()}")
