@@ -22,7 +22,7 @@ from actors.metrics import kinds
 from config.diff import rules_from_bytes
 from config.load import Loaded
 from config.model import NS, Rules, Settings
-from daemon import sdnotify
+from daemon import garbage, sdnotify
 from daemon.access import Access
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
@@ -252,6 +252,7 @@ class App:
             self.announcer.changed()  # by the API, while we started
             await self.bridges.apply(self._settings)
             self.sources.start()
+            garbage.settle()
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
             self._notify.stopping()
