@@ -121,13 +121,9 @@ class Windows:
 
     def _move(self, row: int, window: int, room: int) -> None:
         """Give a ring another place of `room` slots; its values lie there from the start on, oldest first."""
-        old, old_room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
+        old, old_room = int(self.offset[row, window]), int(self.room[row, window])
         new = self._allocate(room)
-        to_end = min(old_room - head, int(self.length[row, window]))
-        wrapped = int(self.length[row, window]) - to_end
-        for pool in (self.pool_ts, self.pool_value):
-            pool[new : new + to_end] = pool[old + head : old + head + to_end]
-            pool[new + to_end : new + to_end + wrapped] = pool[old : old + wrapped]
+        copy_ring(old, old_room, self.head[row, window], self.length[row, window], new, self.pool_ts, self.pool_value)
         self._release(old, old_room)
         self.offset[row, window], self.room[row, window], self.head[row, window] = new, room, 0
 
@@ -155,6 +151,15 @@ class Windows:
             self.pool_ts = np.concatenate((self.pool_ts, np.zeros(more, np.int64)))
             self.pool_value = np.concatenate((self.pool_value, np.zeros(more, np.int64)))
         return start
+
+
+@njit("void(i8,i8,i8,i8,i8,i8[::1],i8[::1])", nogil=True, cache=True, **UNCOUNTED)
+def copy_ring(old: int, size: int, head: int, length: int, new: int, pool_ts: I8, pool_value: I8) -> None:
+    """The values of the ring of `size` slots at `old`, oldest first, to the slots from `new` on."""
+    for i in range(length):
+        place = old + (head + i) % size
+        pool_ts[new + i] = pool_ts[place]
+        pool_value[new + i] = pool_value[place]
 
 
 @njit(
