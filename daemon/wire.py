@@ -132,6 +132,8 @@ class Wire(asyncio.BufferedProtocol):
         self._events: I8 = np.zeros((EVENT_COLUMNS, EVENTS_MAX), np.int64)
         self._transport: asyncio.Transport | None = None
         self._id = token_hex(8)
+        self.inbox = f"_INBOX.{self._id}.".encode()
+        """Where answers come to: this and a number; an acknowledgement of a publish calls `Inbox.stored` with it."""
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pongs: list[asyncio.Future[None]] = []
         self._requests: dict[int, asyncio.Future[Message]] = {}
@@ -152,10 +154,6 @@ class Wire(asyncio.BufferedProtocol):
     @property
     def max_payload(self) -> int:
         return int(self.info.get("max_payload", 1024 * 1024))
-
-    def inbox_subject(self, number: int) -> str:
-        """Where an answer comes to; an acknowledgement of a publish calls `Inbox.stored` with the number."""
-        return f"_INBOX.{self._id}.{number}"
 
     def follow(self, seq: int) -> str:
         """Expect a new ordered consumer's entries, the first being `seq`; gives its delivery subject."""
@@ -399,14 +397,10 @@ async def _connect(access: Access, url: str, inbox: Inbox, name: str) -> Wire:
     return wire
 
 
-def publish(subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> bytes:
-    """The protocol bytes of one publish. The caller sees to it that subject and headers hold no CR, LF or space."""
+def publish(subject: str, payload: bytes, *, reply: str = "") -> bytes:
+    """The protocol bytes of one publish. The caller sees to it that the subject holds no CR, LF or space."""
     target = f"{subject} {reply}" if reply else subject
-    if not headers:
-        return b"PUB %b %d\r\n%b\r\n" % (target.encode(), len(payload), payload)
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    head = f"NATS/1.0\r\n{lines}\r\n".encode()
-    return b"HPUB %b %d %d\r\n%b%b\r\n" % (target.encode(), len(head), len(head) + len(payload), head, payload)
+    return b"PUB %b %d\r\n%b\r\n" % (target.encode(), len(payload), payload)
 
 
 def publish_all(messages: Iterable[tuple[bytes, bytes]]) -> bytes:

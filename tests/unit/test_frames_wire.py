@@ -174,4 +174,3 @@ async def test_whoever_waits_is_told_when_the_connection_is_lost():
 def test_a_publish_is_spelled_as_the_protocol_asks():
     assert publish("a.b", b"xyz") == b"PUB a.b 3\r\nxyz\r\n"
     assert publish("a.b", b"", reply="r") == b"PUB a.b r 0\r\n\r\n"
-    assert publish("a", b"xy", headers={"K": "v"}) == b"HPUB a 18 20\r\nNATS/1.0\r\nK: v\r\n\r\nxy\r\n"
