@@ -79,6 +79,12 @@ class Entrance:
             link.turn_away(answers.connack_refused(given.code, connect.level))
             return
         broker = await self._reach(link)
+        while not self._opens.is_set() and not link.has_ended:  # it has died since: this may be the next one, not ready
+            broker.set_protocol(asyncio.Protocol())  # its end is not the link's
+            broker.abort()
+            async with asyncio.timeout(PATIENCE_S):
+                await self._opens.wait()
+            broker = await self._reach(link)
         self._join(link, broker, connect, hello, given)
 
     async def _admitted(self, link: Link, connect: Connect, hello: Hello) -> Pass | Refusal:
@@ -96,9 +102,8 @@ class Entrance:
         return Refusal("its last will is for a topic that is not its own", NOT_AUTHORIZED)
 
     def _join(self, link: Link, broker: asyncio.Transport, connect: Connect, hello: Hello, given: Pass) -> None:
-        if link.has_ended or not self._opens.is_set():
+        if link.has_ended:
             broker.abort()
-            link.close()
         elif not still_good(self._doorman, hello, given):  # it was revoked while we reached for the broker
             self._counts.revoked += 1
             broker.abort()
