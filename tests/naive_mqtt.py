@@ -1,9 +1,12 @@
 """MQTT packets written and read in the plainest way: the twin of daemon/sensor/packets.py, and what its tests send."""
 
+import re
 import struct
 from dataclasses import dataclass
 
-DOWN, FIVE, JUDGED = 1, 2, 4
+DOWN, FIVE, JUDGED, REPORTS = 1, 2, 4, 16
+REPORT_BYTES_MAX = 160 * 1024
+report_topic = re.compile(rb"\$aws/things/[a-zA-Z0-9:_-]{1,128}/defender/metrics/(json|cbor)").fullmatch
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Found:
     packet_id: int = 0
     code: int = 0
     alias: int = 0
+    report: bool = False
 
 
 def varint(size: int) -> bytes:
@@ -121,7 +125,9 @@ def _published(whole: bytes, body: bytes, mode: int) -> Found:
         length, at = _varint(body, at)
         alias = _alias(body[at : at + length])
         at += length
-    return Found(3, topic, len(body) - at, qos, packet_id, alias=alias)
+    is_whole = len(whole) <= REPORT_BYTES_MAX and (packet_id > 0 if qos else True)
+    report = bool(mode & REPORTS and qos < 2 and is_whole and report_topic(topic))
+    return Found(3, topic, len(body) - at, qos, packet_id, alias=alias, report=report)
 
 
 def _alias(properties: bytes) -> int:

@@ -22,6 +22,7 @@ class Connect:
     """What a CONNECT says, and its bytes."""
 
     level: int  # 3, 4: MQTT 3.1 and 3.1.1; 5
+    keep_alive_s: int  # 0: it may be silent for ever
     client_id: str
     will_topic: str | None
     username: str | None
@@ -36,10 +37,13 @@ class Connect:
         return packet(0x10, self.body)
 
     def as_user(self, username: bytes, password: bytes) -> bytes:
-        """The packet, with this login in the place of its own."""
+        """The packet, with this login in the place of its own, and with leave to be silent.
+
+        Not all that the client says gets to the broker, so that the broker can't tell who has fallen silent.
+        """
         flags = bytes([self.body[self.flags_at] | USER | PASSWORD])
-        before, between = self.body[: self.flags_at], self.body[self.flags_at + 1 : self.login_at]
-        return packet(0x10, before + flags + between + _text(username) + _text(password))
+        before, between = self.body[: self.flags_at], self.body[self.flags_at + 3 : self.login_at]
+        return packet(0x10, before + flags + b"\0\0" + between + _text(username) + _text(password))
 
 
 def parse(body: bytes) -> Connect:
@@ -132,7 +136,7 @@ def _parsed(cursor: _Cursor) -> Connect:
         raise Malformed("not a version of MQTT that is known")
     flags_at = cursor.at
     flags = cursor.byte()
-    cursor.short()  # keep-alive time
+    keep_alive_s = cursor.short()
     if level & 0x7F == 5:
         cursor.skip_properties()
     client_id = cursor.text()
@@ -142,7 +146,9 @@ def _parsed(cursor: _Cursor) -> Connect:
     password = cursor.blob() if flags & PASSWORD else None
     if cursor.at != len(cursor.data):
         raise Malformed("bytes behind the end of the CONNECT packet")
-    return Connect(level & 0x7F, client_id, will_topic, username, password, cursor.data, flags_at, login_at)
+    return Connect(
+        level & 0x7F, keep_alive_s, client_id, will_topic, username, password, cursor.data, flags_at, login_at
+    )
 
 
 def _will(cursor: _Cursor, level: int) -> str:

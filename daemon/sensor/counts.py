@@ -16,11 +16,14 @@ class Counts:
     disconnected: int = 0
     left: int = 0  # of these, those that said DISCONNECT
     published: int = 0
+    reports: int = 0
+    report_waits: int = 0
     delivered: int = 0
     denied: int = 0
     refused: int = 0
     revoked: int = 0
     silent: int = 0
+    lapsed: int = 0
     malformed: int = 0
     oversize: int = 0
     crowded: int = 0

@@ -11,7 +11,7 @@ from daemon.sensor.asides import Asides
 from daemon.sensor.connect import Malformed, TooMuch
 from daemon.sensor.door import Pass
 from daemon.sensor.packets import COUNT, END, JUDGED, KIND, PACKET_ID, QOS, SINGLE, START, TEXT, TEXT_LEN
-from daemon.sensor.stream import Row, Stream
+from daemon.sensor.stream import Row, Span, Stream
 
 VERDICTS_MAX: Final = 1024  # topics whose verdict is remembered
 FILTERS_TOLD: Final = 16  # refused filters of one SUBSCRIBE that are named
@@ -46,19 +46,20 @@ class Judge:
         self._verdicts: dict[bytes, bool] | None = None
         self._withheld: set[int] | None = None
 
-    def sifted(self, up: Stream, rows: list[Row], skip: int) -> bytes:
-        """What may pass of the piece that gave these rows. `skip`: the stream's, before it read the piece.
+    def refused(self, up: Stream, rows: list[Row], skip: int) -> list[Span]:
+        """The parts that may not pass of the piece that gave these rows, in order; they are noted, and answered.
 
-        Raises Malformed: it can't be judged; TooMuch: more was refused than can be kept in mind.
+        `skip`: the stream's, before it read the piece. Raises Malformed: it can't be judged; TooMuch: more was refused
+        than can be kept in mind.
         """
         verdicts: Iterable[bool] = [self._judge(up, row) for row in rows]
         if not self._swallows and all(verdicts):
-            return up.whole if up.done == len(up.whole) else up.whole[: up.done]
+            return []
         if self._level != 5:
             # Rows that stand for one packet each, judged one after the other: one may bear on the next.
             rows = up.again(skip, SINGLE)
             verdicts = (self._may(up, row) for row in rows)
-        return self._without_refused(up, rows, verdicts, skip)
+        return self._refusals(up, rows, verdicts, skip)
 
     def forget_verdicts(self) -> None:
         """The rules are others."""
@@ -119,20 +120,17 @@ class Judge:
 
     # Refusing
 
-    def _without_refused(self, up: Stream, rows: list[Row], verdicts: Iterable[bool], skip: int) -> bytes:
-        whole, done = up.whole, up.done
-        at = 0
-        pieces = []
+    def _refusals(self, up: Stream, rows: list[Row], verdicts: Iterable[bool], skip: int) -> list[Span]:
+        spans = []
         if self._swallows:  # the piece begins inside of a refused packet
-            at = min(skip, done)
-            self._swallows = skip > done
+            spans.append((0, skip))
+            self._swallows = skip > up.done
         for row, may in zip(rows, verdicts, strict=True):
             if not may:
-                pieces.append(whole[at : row[START]])
-                at = min(row[END], done)
-                self._swallows = row[END] > len(whole)
+                spans.append((row[START], row[END]))
+                self._swallows = row[END] > len(up.whole)
                 self._refuse(up, row)
-        return b"".join([*pieces, whole[at:done]])
+        return spans
 
     def _refuse(self, up: Stream, row: Row) -> None:
         packet_id = row[PACKET_ID]

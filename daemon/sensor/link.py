@@ -14,16 +14,18 @@ from daemon.sensor.connect import Connect, Malformed, TooMuch
 from daemon.sensor.counts import Counts
 from daemon.sensor.door import Doorman, Hello, Pass, still_good
 from daemon.sensor.greeting import Greeting
-from daemon.sensor.packets import DOWN, FIVE, KIND, PUBLISH
-from daemon.sensor.stream import Room, Row, Stream
+from daemon.sensor.packets import DOWN, END, FIVE, KIND, PACKET_ID, PUBLISH, REPORT, REPORTS, SIZE, START
+from daemon.sensor.stream import Room, Row, Span, Stream
 from daemon.sensor.sums import TOPICS_MAX, Sum, add, begun
 
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
 
 GREETING, PASSING, ENDED = range(3)
-STALLED, CROWDED = 1, 2  # why a side is not read: the other side is slow; the sums are full
+# Why a side is not read: the other side is slow; the sums are full; the log is slow; it takes no answers; all must end
+STALLED, CROWDED, FULL, DEAF, LEAVING = 1, 2, 4, 8, 16
 
 PUBACK: Final = b"\x40\x02"
+SILENCE: Final = 1.5  # times the keep-alive (MQTT 3.1.1, 3.1.2.10)
 
 
 class Books(Protocol):
@@ -40,11 +42,21 @@ class Books(Protocol):
         ...
 
 
+class Intake(Protocol):
+    """Who takes reports on the short way into the log (daemon/sensor/intake.py)."""
+
+    def take(self, link: "Link", topic: bytes, payload: bytes, packet_id: int) -> None: ...
+
+
 class Around(Protocol):
     """The sensor, as a link knows it."""
 
     counts: Counts
     room: Room
+    now_s: int  # a clock that is looked at once a second
+
+    @property
+    def intake(self) -> Intake | None: ...
 
     @property
     def books(self) -> Books: ...
@@ -66,8 +78,8 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_around", "_asides", "_broker", "_broker_stop", "_client", "_client_stop", "_down", "_five", "_greeting",
-        "_judge", "_up", "certificate", "client_id", "delivered", "given", "hello", "ip", "is_in", "is_known",
-        "is_named", "said_bye", "session", "state", "sums", "user",
+        "_intake", "_judge", "_up", "certificate", "client_id", "delivered", "given", "heard_s", "hello", "ip", "is_in",
+        "is_known", "is_named", "said_bye", "session", "silence_s", "state", "sums", "user",
     )  # fmt: skip
 
     def __init__(self, around: Around, session: str) -> None:
@@ -82,6 +94,8 @@ class Link(asyncio.Protocol):
         self.is_known = False  # what became of its attempt is told
         self.is_named = False
         self.said_bye = False
+        self.heard_s = 0  # by `now_s`, when something came from it last
+        self.silence_s = 0.0  # that it may keep; 0: for ever, or that is the broker's to judge
         self.sums: dict[bytes, Sum] = {}
         self.delivered: dict[bytes, Sum] = {}
         self._client: asyncio.Transport | None = None
@@ -92,6 +106,7 @@ class Link(asyncio.Protocol):
         self._up: Stream | None = None
         self._down: Stream | None = None
         self._judge: judging.Judge | None = None
+        self._intake: Intake | None = None
         self._asides: Asides | None = None
 
     # The client's side (asyncio.Protocol)
@@ -110,6 +125,7 @@ class Link(asyncio.Protocol):
         self._around.arrived(self)
 
     def data_received(self, data: bytes) -> None:
+        self.heard_s = self._around.now_s
         try:
             if self.state == PASSING:
                 self._forward(data)
@@ -120,9 +136,12 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stop_broker(STALLED)
+        if self._asides is not None:
+            self.stop_reading(DEAF)
 
     def resume_writing(self) -> None:
         self._go_on_broker(STALLED)
+        self.go_on_reading(DEAF)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._end(by_broker=False)
@@ -156,28 +175,40 @@ class Link(asyncio.Protocol):
 
     def pass_through(self, broker: asyncio.Transport, greeting: bytes, hello: Hello, given: Pass) -> None:
         """From now on its bytes go to the broker, `greeting` first."""
-        assert self._greeting is not None
-        assert self._greeting.connect is not None
+        connect = self.connect
+        assert connect is not None
         self._broker, self.hello, self.given = broker, hello, given
         self.user = given.user or self.user
-        self._read_both(self._greeting.connect.level, given)
+        self._read_both(connect, given)
         broker.set_write_buffer_limits(high=WRITE_HIGH)
         broker.write(greeting)
+        if self._intake is None:
+            self._read_on()
+        # Else when the broker has taken it: until then no report is anyone's.
+
+    def _read_both(self, connect: Connect, given: Pass) -> None:
+        assert self._client is not None
+        self._five = connect.level == 5
+        mode = FIVE if self._five else 0
+        up = mode | (judging.mode(connect.level) if given.judges else 0)
+        if not self._five and self._around.intake is not None:
+            self._intake, self.silence_s = self._around.intake, SILENCE * connect.keep_alive_s
+            up |= REPORTS
+        self._up = Stream(up, self._around.room)
+        self._down = Stream(mode | DOWN, self._around.room)
+        if given.judges or self._intake is not None:
+            self._asides = Asides(self._client, self._down)
+            if given.judges:
+                self._judge = judging.Judge(given, connect.level, self, self._asides)
+
+    def _read_on(self) -> None:
+        """What came behind its greeting, and what comes."""
+        assert self._greeting is not None
         self.state = PASSING
         early, self._greeting = self._greeting.rest(), None
         if early:
             self.data_received(early)
         self.go_on_reading(STALLED)
-
-    def _read_both(self, level: int, given: Pass) -> None:
-        assert self._client is not None
-        self._five = level == 5
-        mode = FIVE if self._five else 0
-        self._up = Stream(mode | (judging.mode(level) if given.judges else 0), self._around.room)
-        self._down = Stream(mode | DOWN, self._around.room)
-        if given.judges:
-            self._asides = Asides(self._client, self._down)
-            self._judge = judging.Judge(given, level, self, self._asides)
 
     # From the client to the broker
 
@@ -187,12 +218,31 @@ class Link(asyncio.Protocol):
         assert broker is not None
         skip = up.skip
         rows = up.read(data)
+        if self._asides is not None:
+            data = up.without(self._kept_back(up, rows, skip))
+        else:
+            self._note(up, rows)
+        up.whole = b""  # or an idle client would cost what it said last
+        if data:
+            broker.write(data)
+
+    def _kept_back(self, up: Stream, rows: list[Row], skip: int) -> list[Span]:
+        """The parts of a piece that don't go to the broker: what is refused, and reports."""
+        refused = []
         if self._judge is None:
             self._note(up, rows)
         else:
-            data = self._judge.sifted(up, rows, skip)
-        up.whole = b""  # or an idle client would cost what it said last
-        broker.write(data)
+            refused = self._judge.refused(up, rows, skip)
+        if self._intake is None:
+            return refused
+        starts = {start for start, _ in refused}
+        taken = []
+        for row in rows:
+            if row[REPORT] and row[START] not in starts:
+                end = row[END]
+                self._intake.take(self, up.topic(row), up.whole[end - row[SIZE] : end], row[PACKET_ID])
+                taken.append((row[START], end))
+        return sorted(refused + taken) if refused else taken
 
     def _note(self, up: Stream, rows: list[Row]) -> None:
         for row in rows:
@@ -202,7 +252,7 @@ class Link(asyncio.Protocol):
                 self.said(row)
 
     def published(self, topic: bytes, row: Row) -> None:
-        found = self.sums.get(topic) or self._begin(self.sums, topic, PUBLISHED)
+        found = self.sums.get(topic) or self._begin(self.sums, topic, PUBLISHED, may_be_refused=not row[REPORT])
         if found is not None:
             add(found, row)
 
@@ -214,12 +264,12 @@ class Link(asyncio.Protocol):
     def denied(self, topic: str = "", count: int = 1) -> None:
         self._around.books.denied(self, topic, count)
 
-    def _begin(self, into: dict[bytes, Sum], topic: bytes, kind: int) -> Sum | None:
+    def _begin(self, into: dict[bytes, Sum], topic: bytes, kind: int, *, may_be_refused: bool = False) -> Sum | None:
         """A new sum, unless there is no room for it, or nobody that it would be of."""
         around = self._around
         if not (self.is_named and around.books.has_room(self)):
             return None
-        if kind == PUBLISHED and around.refuses(topic.decode(errors="replace")):
+        if may_be_refused and around.refuses(topic.decode(errors="replace")):
             kind = DENIED
         if not self.sums and not self.delivered:
             around.books.heard(self)
@@ -249,6 +299,17 @@ class Link(asyncio.Protocol):
             data = asides.between(data)
         down.whole = b""
         client.write(data)
+        if self._greeting is not None and self.is_in:
+            self._read_on()
+
+    def say(self, answer: bytes) -> None:
+        """Whole packets, to the client, where it is still there."""
+        if self._asides is None:
+            return
+        try:
+            self._asides.say(answer)
+        except Malformed as problem:
+            self._give_up(problem)
 
     def _delivered(self, topic: bytes, row: Row) -> None:
         found = self.delivered.get(topic) or self._begin(self.delivered, topic, DELIVERED)
@@ -321,7 +382,13 @@ class Link(asyncio.Protocol):
 
     @property
     def is_through(self) -> bool:
-        return self.state == PASSING
+        return self._broker is not None and self.state != ENDED
+
+    def has_lapsed(self, now_s: int) -> bool:
+        """Whether it has been silent for longer than it said it would. While it is not read nobody knows."""
+        if self._client_stop:
+            self.heard_s = now_s
+        return 0 < self.silence_s < now_s - self.heard_s
 
     @property
     def is_crowded(self) -> bool:
@@ -372,7 +439,7 @@ class Link(asyncio.Protocol):
                 stream.close()
         if self._greeting is not None:
             self._greeting.rest()
-        self._judge = self._asides = None  # they know this link: a circle
+        self._judge = self._asides = self._intake = None  # they know this link: a circle
         self._around.ended(self, by_broker=by_broker)
         for side in (self._client, self._broker):
             if side is not None and not side.is_closing():

@@ -21,6 +21,7 @@ DOWN: Final = 1  # from the broker to the client; else from the client
 FIVE: Final = 2  # MQTT 5
 JUDGED: Final = 4  # rows for what is judged by the packet: SUBSCRIBE whole, PUBREL
 SINGLE: Final = 8  # a row for each PUBLISH
+REPORTS: Final = 16  # a row for each report of QoS 0 or 1, when it is there whole
 
 # Columns of a row; offsets are from the beginning of the piece
 KIND: Final = 0
@@ -36,16 +37,24 @@ QOS: Final = 9
 PACKET_ID: Final = 10
 CODE: Final = 11  # a reason; SUBACK: how many filters were refused
 ALIAS: Final = 12  # MQTT 5; 0 = none
-COLUMNS: Final = 13
+REPORT: Final = 13  # 1: a PUBLISH that is one report, whole
+COLUMNS: Final = 14
 ROWS_MAX: Final = 256
 
 HEAD_MAX: Final = 160 * 1024
 """Bytes of a PUBLISH before its payload, and of a SUBSCRIBE that is judged: a topic has up to 65 535."""
+REPORT_MAX: Final = HEAD_MAX
+"""Bytes of a report's packet; a longer one is a PUBLISH like any other. The largest that is judged has 128 KiB."""
 SUBACK_MAX: Final = 64 * 1024  # a longer one is passed on unread
 
 # Instead of the bytes needed
 MALFORMED: Final = -1
 TOO_LONG: Final = -2
+
+NAME_MAX: Final = 128  # of a thing
+_THINGS: Final = np.frombuffer(b"$aws/things/", np.uint8)
+_JSON: Final = np.frombuffer(b"/defender/metrics/json", np.uint8)
+_CBOR: Final = np.frombuffer(b"/defender/metrics/cbor", np.uint8)
 
 LOOK_BACK: Final = 4  # rows among which a topic is looked for
 TOPIC_ALIAS: Final = 0x23
@@ -135,6 +144,29 @@ def _same(data: U1, at: int, other: int, length: int) -> bool:
 
 
 @njit(nogil=True)
+def _at(data: U1, at: int, word: U1) -> bool:
+    for i in range(len(word)):  # noqa: SIM110 - a kernel knows no generators
+        if data[at + i] != word[i]:
+            return False
+    return True
+
+
+@njit(nogil=True)
+def _is_report(data: U1, at: int, length: int) -> bool:
+    """Whether this topic is one that reports come on, of a thing whose name AWS would take."""
+    name, stop = at + len(_THINGS), at + length - len(_JSON)
+    if not 1 <= stop - name <= NAME_MAX or not _at(data, at, _THINGS):
+        return False
+    if not (_at(data, stop, _JSON) or _at(data, stop, _CBOR)):
+        return False
+    for i in range(name, stop):
+        c = data[i]
+        if not (97 <= c <= 122 or 65 <= c <= 90 or 48 <= c <= 58 or c in (95, 45)):  # a-z A-Z 0-9 : _ -
+            return False
+    return True
+
+
+@njit(nogil=True)
 def _row(rows: I8, row: int, kind: int, start: int, end: int) -> None:
     for column in range(COLUMNS):
         rows[row, column] = 0
@@ -185,10 +217,17 @@ def _publish(  # noqa: PLR0911 - a kernel
     if length == 0 and alias == 0:
         return count, MALFORMED
     payload = end - head
-    if not mode & SINGLE:
+    packet_id = _short(data, after) if qos > 0 else 0
+    report = bool(mode & REPORTS) and qos < 2 and end - start <= REPORT_MAX and _is_report(data, text, length)
+    if qos == 1 and packet_id == 0:  # which is no MQTT: the broker's to judge
+        report = False
+    if report and end > n:
+        return count, end - start
+    if not (mode & SINGLE or report):
         for i in range(count - 1, max(-1, count - 1 - LOOK_BACK), -1):
             if (
                 rows[i, KIND] == PUBLISH
+                and rows[i, REPORT] == 0
                 and rows[i, TEXT_LEN] == length
                 and rows[i, ALIAS] == alias
                 and (alias == 0 or length == 0)
@@ -206,8 +245,9 @@ def _publish(  # noqa: PLR0911 - a kernel
     rows[count, SIZE_MIN] = payload
     rows[count, SIZE_MAX] = payload
     rows[count, QOS] = qos
-    rows[count, PACKET_ID] = _short(data, after) if qos > 0 else 0
+    rows[count, PACKET_ID] = packet_id
     rows[count, ALIAS] = alias
+    rows[count, REPORT] = 1 if report else 0
     return count + 1, 0
 
 

@@ -23,8 +23,9 @@ from daemon.sensor.counts import Counts
 from daemon.sensor.denied import OwnRefusals, nothing_refused
 from daemon.sensor.door import Doorman
 from daemon.sensor.entrance import Entrance
+from daemon.sensor.intake import Intake
 from daemon.sensor.ledger import Log
-from daemon.sensor.link import Link
+from daemon.sensor.link import LEAVING, Link
 from daemon.sensor.listener import LINKS_MAX, Listener, keep_alive, links_max
 from daemon.sensor.newcomers import Newcomers
 from daemon.sensor.stream import Room
@@ -70,8 +71,9 @@ class Sensor:
     def __init__(
         self, name: str, upstream: Upstream, doorman: Doorman, writer: Log, clock: Clock, *,
         tls: ssl.SSLContext | None = None, gate: Gate | None = None, refuses: OwnRefusals = nothing_refused,
-        bounds: Bounds | None = None,
+        takes_reports: bool = False, bounds: Bounds | None = None,
     ) -> None:  # fmt: skip
+        """`takes_reports`: they go into the log at once, not to the broker, which must know of no keep-alive."""
         self.name = name
         self.counts = Counts()
         self.room = Room()
@@ -80,6 +82,8 @@ class Sensor:
         self._gate: Gate = gate or AlwaysOpen()
         self._bounds = bounds = bounds or Bounds()
         self.books = Books(name, writer, clock, self.counts, bounds.keys)
+        self.intake = Intake(name, writer, clock, self.counts) if takes_reports else None
+        self.now_s = clock.monotonic_ns() // NS
         self._is_open = asyncio.Event()
         self._run, self._number = token_hex(4), 0
         self._links: set[Link] = set()
@@ -169,8 +173,11 @@ class Sensor:
             await sleep(self._clock, FLUSH_S)
             self.books.hurry()
             now = self._clock.monotonic_ns()
+            self.now_s = now // NS
             self._newcomers.end_silent(now)
             self._see_off(now)
+            if self.intake is not None:
+                await self._end_lapsed()
             if self.books.is_away:  # better that its events are incomplete than that the broker is
                 self.books.let_the_crowd_go()
             if self._revision != self._doorman.revision:
@@ -183,6 +190,15 @@ class Sensor:
             if now >= until or not link.has_unsent:
                 del self._leaving[link]
                 link.abort()
+
+    async def _end_lapsed(self) -> None:
+        """Those that keep silent for longer than they said: behind an intake the broker can't tell."""
+        for at, link in enumerate(list(self._links)):
+            if link.has_lapsed(self.now_s) and not link.has_ended:
+                self.counts.lapsed += 1
+                link.close()
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     async def _recheck(self) -> None:
         self._revision = self._doorman.revision
@@ -205,6 +221,10 @@ class Sensor:
         await self._newcomers.stop()
         await self._entrance.stop()
         links = list(self._links)
+        if self.intake is not None:
+            for link in links:
+                link.stop_reading(LEAVING)
+            await self.intake.close()
         for link in links:
             link.close()
         await self.books.close()

@@ -1,5 +1,6 @@
 """One direction of a connection, read packet by packet though it comes in pieces; nothing of a payload is kept."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ ALIASES_MAX: Final = 1024  # topic aliases (MQTT 5) of one direction
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 
 Row = list[int]
+Span = tuple[int, int]  # [start, end) in a stream's `whole`
 NOTHING: Final[list[Row]] = []
 
 # All streams are read in one thread, and a table's rows are used before it is filled again.
@@ -80,6 +82,18 @@ class Stream:
         if self.done < len(piece):
             self._hold(piece, need)
         return rows
+
+    def without(self, spans: Sequence[Span]) -> bytes:
+        """What was read of `whole`, these parts left out. They are in order; the last may end behind what was read."""
+        whole, done = self.whole, self.done
+        if not spans:
+            return whole if done == len(whole) else whole[:done]
+        at = 0
+        pieces = []
+        for start, end in spans:
+            pieces.append(whole[at:start])
+            at = min(end, done)
+        return b"".join([*pieces, whole[at:done]])
 
     def topic(self, row: Row) -> bytes:
         """Of a PUBLISH; what an alias stands for. Raises Malformed where it stands for nothing."""

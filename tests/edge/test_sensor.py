@@ -192,6 +192,28 @@ async def test_a_client_that_never_greets_is_closed_in_time_and_costs_nobody_els
         writer.close()
 
 
+async def test_who_keeps_silent_for_longer_than_it_said_is_put_out_by_us_where_reports_are_taken() -> None:
+    clock = VirtualClock()
+    upstream = Upstream(lambda: Address("127.0.0.1", broker.port), login=(b"device", b"secret"))
+    async with bare() as broker, sensing(0, clock=clock, upstream=upstream, takes_reports=True) as seen:
+        clients = {}
+        for name, keep_alive in (("quiet", 4), ("busy", 4), ("patient", 0)):
+            clients[name] = reader, writer = await seen.connection()
+            writer.write(naive_mqtt.connect(name, keep_alive=keep_alive))
+            socket = await broker.client()
+            await socket.takes(naive_mqtt.connect(name, user="device", password=b"secret"))
+            assert await asyncio.wait_for(reader.readexactly(4), DEADLINE_S) == CONNACK
+        for number in range(1, 10):
+            reader, writer = clients["busy"]
+            writer.write(publish(b"$aws/things/busy/defender/metrics/json", b"{}", 1, number))
+            assert await asyncio.wait_for(reader.readexactly(4), DEADLINE_S) == b"\x40\2\0" + bytes([number])
+            await clock.advance(1.0)
+        assert await closed(clients["quiet"][0]) == b""
+        assert (seen.counts.lapsed, seen.counts.connections, seen.counts.reports) == (1, 2, 9)
+        for _, writer in clients.values():
+            writer.close()
+
+
 async def test_beyond_the_bound_the_oldest_that_has_not_greeted_goes() -> None:
     async with bare() as broker, sensing(broker.port, bounds=Bounds(ungreeted=2)) as seen:
         first, writer = await seen.connection()
@@ -720,6 +742,19 @@ async def test_at_the_end_clients_are_disconnected_and_what_was_heard_is_booked(
         writer.close()
     assert seen.log.count("published", "p1", "a") == 1
     assert seen.log.count("disconnected", "p1") == 0, "the end of the daemon is no doing of the device"
+
+
+async def test_at_the_end_reports_that_were_taken_are_stored_and_acknowledged() -> None:
+    async with bare() as broker:
+        async with sensing(broker.port, takes_reports=True) as seen:
+            reader, writer = await greeted(seen, broker, "p1")
+            seen.log.hung.clear()
+            writer.write(publish(b"$aws/things/p1/defender/metrics/json", b"{}", 1, 5))
+            await until(lambda: any(link.sums for link in seen.sensor._links))
+            asyncio.get_running_loop().call_later(0.2, seen.log.hung.set)
+        assert await closed(reader) == b"\x40\2\0\5"
+        writer.close()
+    assert [entry.payload for entry in seen.log.entries if entry.subject.endswith(".json")] == [b"{}"]
 
 
 def test_passes_of_an_open_door_judge_nobody() -> None:

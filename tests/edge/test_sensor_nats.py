@@ -9,6 +9,7 @@ from typing import Any
 import aiomqtt
 import msgspec
 import naive_mqtt
+import nats
 import pytest
 from naive_mqtt import publish, subscribe
 from nats_rig import SMALL
@@ -16,6 +17,7 @@ from sensing import DEADLINE_S, OpenDoor, eventually, until
 
 from actors.controls import RESUMED, Pause
 from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
+from actors.topics import subject_of_topic
 from config.model import Broker, Embedded, Settings
 from daemon.broker_conf import PUBLISH_DENIED
 from daemon.clock import SystemClock
@@ -25,6 +27,7 @@ from daemon.sensor.denied import own_refusals
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.sensors import Sensors
 from daemon.server_state import read_keys
+from daemon.streams import GUARD, api
 from daemon.telemetry import Telemetry
 
 CONNACK = b"\x20\2\0\0"
@@ -185,6 +188,48 @@ async def test_a_publish_is_denied_exactly_where_nats_server_refuses_it(whole: W
     kinds = {one[2]: one[0] for one in await whole.told() if one[0] in ("published", "denied")}
     assert kinds[topic] == ("denied" if refused else "published")
     assert read(violations) == (before or 0) + 1 + refused
+
+
+async def test_an_acknowledged_report_is_in_the_log_and_went_the_short_way(whole: Whole) -> None:
+    topic = b"$aws/things/p1/defender/metrics/json"
+    guarded = await guarded_until(whole)
+    reader, writer = await asyncio.open_connection("127.0.0.1", whole.port)
+    # All at once: what comes before the broker has answered waits for that.
+    writer.write(naive_mqtt.connect("p1") + b"".join(publish(topic, b"%d" % n, 1, n) for n in range(1, 301)))
+    assert await asyncio.wait_for(reader.readexactly(4), DEADLINE_S) == CONNACK
+    said = await asyncio.wait_for(reader.readexactly(4 * 300), DEADLINE_S)
+    assert said == b"".join(b"\x40\2" + n.to_bytes(2) for n in range(1, 301))
+    found = [payload for subject, payload in await whole.entries() if subject == "$aws.things.p1.defender.metrics.json"]
+    assert found == [b"%d" % n for n in range(1, 301)]
+    assert await guarded_until(whole) == guarded, "nats-server's own MQTT has seen nothing of it"
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("topic", "qos"),
+    [("$aws/things/p1/defender/metrics/json", 2), ("$aws/things/p.1/defender/metrics/cbor", 1)],
+    ids=["QoS 2", "a name that AWS would not take"],
+)
+async def test_a_report_that_is_not_taken_goes_the_long_way(whole: Whole, topic: str, qos: int) -> None:
+    guarded = await guarded_until(whole)
+    async with whole.client("p1") as p1:
+        await p1.publish(topic, b"{}", qos=qos)
+
+    async def is_there() -> bool:
+        return (subject_of_topic(topic), b"{}") in await whole.entries()
+
+    await eventually(is_there)
+    assert await guarded_until(whole) > guarded
+    assert whole.sensor.counts.reports == 0
+
+
+async def guarded_until(whole: Whole) -> int:
+    """The last position of the guard: what nats-server's own MQTT has acknowledged."""
+    nc = await nats.connect(whole.host.access.urls[0], user=whole.host.access.user, password=whole.host.access.password)
+    try:
+        return int((await api(nc, f"STREAM.INFO.{GUARD}"))["state"]["last_seq"])
+    finally:
+        await nc.close()
 
 
 async def test_a_subscription_that_nats_server_refuses_is_noted(whole: Whole) -> None:

@@ -47,9 +47,11 @@ def test_what_was_written_is_read(hello) -> None:
 
 @given(hellos, words, st.binary(max_size=30))
 @settings(deadline=None)
-def test_another_login_changes_nothing_else(hello, user, password) -> None:
-    packet = parse(body_of(naive_mqtt.connect(**hello))).as_user(user.encode(), password)
-    assert packet == naive_mqtt.connect(**(hello | {"user": user, "password": password}))
+def test_another_login_brings_leave_to_be_silent_and_changes_nothing_else(hello, user, password) -> None:
+    found = parse(body_of(naive_mqtt.connect(**hello)))
+    other = hello | {"user": user, "password": password, "keep_alive": 0}
+    assert found.as_user(user.encode(), password) == naive_mqtt.connect(**other)
+    assert found.keep_alive_s == hello["keep_alive"]
 
 
 @given(hellos, st.randoms(use_true_random=False))

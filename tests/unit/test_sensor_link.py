@@ -64,6 +64,16 @@ class Wire(asyncio.Transport):
         return out
 
 
+class Taken:
+    """The reports that were taken off a stream (`link.Intake`)."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[bytes, bytes, int]] = []
+
+    def take(self, link: Link, topic: bytes, payload: bytes, packet_id: int) -> None:
+        self.reports.append((topic, payload, packet_id))
+
+
 @dataclass
 class House:
     """What a link is told to tell (`link.Around`)."""
@@ -72,6 +82,8 @@ class House:
     room: Room = field(default_factory=Room)
     told: list[tuple[Any, ...]] = field(default_factory=list)
     full: bool = False
+    now_s: int = 0
+    intake: "Taken | None" = None
 
     @property
     def books(self) -> "House":
@@ -123,18 +135,19 @@ class Picky:
 class Pair:
     """A link that was let through, and both its wires."""
 
-    def __init__(self, given_pass: Any = None, *, level: int = 4, early: bytes = b"", known: bool = True) -> None:
-        self.house = House()
+    def __init__(self, given_pass: Any = None, *, level: int = 4, early: bytes = b"", known: bool = True,
+                 intake: Taken | None = None, keep_alive: int = 0) -> None:  # fmt: skip
+        self.house = House(intake=intake)
         self.client, self.broker = Wire(), Wire()
         self.link = Link(self.house, "s-1")
         self.link.connection_made(self.client)
-        greeting = naive_mqtt.connect("p1", level=level)
+        greeting = naive_mqtt.connect("p1", level=level, keep_alive=keep_alive)
         self.link.data_received(greeting + early)
         assert self.link.connect is not None
         self.link.pass_through(
             self.broker, self.link.connect.whole, Hello("p1", None, None, None, ""), given_pass or Anyone("bob")
         )
-        assert self.broker.said() == greeting + early if given_pass is None else True
+        assert self.broker.said() == greeting + early if given_pass is None and intake is None else True
         if known:
             self.link.from_broker(CONNACK_FIVE if level == 5 else CONNACK)
             self.client.said()
@@ -291,13 +304,13 @@ up_packets = st.one_of(
 )
 
 
-def judged(sent: list[bytes]) -> tuple[bytes, bytes]:
-    """(what reaches the broker, what the client is told), packet by packet."""
+def judged(sent: list[bytes], word: bytes = b"no") -> tuple[bytes, bytes]:
+    """(what reaches the broker, what the client is told), packet by packet: topics with this word are refused."""
     through, answers, withheld = b"", b"", set()
     for each in sent:
         (found, *_) = naive_mqtt.seen(each, naive_mqtt.JUDGED) or [naive_mqtt.Found(0)]
         number = bytes([0, found.packet_id])
-        if found.kind == 3 and found.text.startswith(b"no"):
+        if found.kind == 3 and word in found.text:
             answers += {0: b"", 1: packet(0x40, number), 2: packet(0x50, number)}[found.qos]
             withheld |= {found.packet_id} if found.qos == 2 else set()
         elif found.kind == 8 and b"no" in found.text:
@@ -449,3 +462,104 @@ def test_without_room_a_topic_is_not_noted_and_goes_through() -> None:
 def test_the_parsed_greeting_is_the_one_that_came() -> None:
     greeting = naive_mqtt.connect("p1", user="u", password=b"p", will=("w", b"gone"))
     assert parse(greeting[2:]).whole == greeting
+
+
+# Where reports are taken off
+
+REPORT = b"$aws/things/p1/defender/metrics/json"
+OTHERS = b"$aws/things/no/defender/metrics/cbor"
+
+
+class Own(Picky):
+    """Refuses the reports of another, too."""
+
+    def may_publish(self, topic: str) -> bool:
+        return self.word not in topic
+
+
+reported = st.builds(publish, st.sampled_from([REPORT, OTHERS]), st.binary(max_size=90), st.integers(0, 2),
+                     st.integers(1, 9))  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", [None, Own()], ids=["open", "judged"])
+@given(st.lists(st.one_of(up_packets, reported), max_size=12), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_reports_are_taken_off_and_all_else_goes_on_wherever_the_stream_is_cut(rules, sent, chance) -> None:
+    pair = Pair(rules, intake=(intake := Taken()))
+    pair.broker.said()
+    data = b"".join(sent)
+    while data:
+        size = chance.choice([1, 2, 5, 60, 1000])
+        pair.link.data_received(data[:size])
+        data = data[size:]
+    found = [naive_mqtt.seen(each, naive_mqtt.REPORTS) for each in sent]
+    is_report = [bool(one) and one[0].report and (rules is None or one[0].text == REPORT) for one in found]
+    rest = [each for each, mine in zip(sent, is_report, strict=True) if not mine]
+    expected, answers = judged(rest) if rules is not None else (b"".join(rest), b"")
+    assert (pair.broker.said(), pair.client.said()) == (expected, answers)
+    assert intake.reports == [
+        (one[0].text, each[len(each) - one[0].size :], one[0].packet_id)
+        for each, one, mine in zip(sent, found, is_report, strict=True)
+        if mine
+    ]
+    published = sum(one[COUNT] for one in pair.link.sums.values())
+    passed = sum(f.kind == 3 for f in naive_mqtt.seen(expected, 0))
+    assert published == passed + len(intake.reports), "a report is a message that was published, too"
+
+
+def test_nothing_is_taken_before_the_broker_has_taken_the_client() -> None:
+    early = publish(REPORT, b"{}", 1, 5) + publish(b"a", b"x")
+    pair = Pair(early=early, known=False, intake=(intake := Taken()))
+    assert pair.broker.said() == naive_mqtt.connect("p1")
+    assert not pair.client.reads
+    pair.link.data_received(publish(b"b", b"y"))  # TLS may hand over what it has, though it is not to be read
+    assert intake.reports == []
+    pair.link.from_broker(CONNACK)
+    assert pair.client.reads
+    assert intake.reports == [(REPORT, b"{}", 5)]
+    assert pair.broker.said() == publish(b"a", b"x") + publish(b"b", b"y")
+    assert pair.house.room.left == Room().left
+
+
+def test_a_client_that_the_broker_refuses_has_reported_nothing() -> None:
+    pair = Pair(early=publish(REPORT, b"{}", 1, 5), known=False, intake=(intake := Taken()))
+    pair.link.from_broker(b"\x20\2\0\2")
+    pair.link.broker_lost()
+    assert intake.reports == []
+    assert pair.house.room.left == Room().left
+
+
+def test_a_client_that_takes_no_answers_is_not_read() -> None:
+    pair = Pair(intake=Taken())
+    pair.link.pause_writing()
+    assert (pair.client.reads, pair.broker.reads) == (False, False)
+    pair.link.resume_writing()
+    assert (pair.client.reads, pair.broker.reads) == (True, True)
+
+
+def test_an_answer_is_said_between_packets_and_not_to_who_is_gone() -> None:
+    pair = Pair(intake=Taken())
+    down = publish(b"d", b"x" * 50)
+    pair.link.from_broker(down[:20])
+    pair.link.say(b"\x40\2\0\5")
+    pair.link.from_broker(down[20:])
+    assert pair.client.said() == down + b"\x40\2\0\5"
+    pair.link.close()
+    pair.link.say(b"\x40\2\0\6")
+    assert pair.client.said() == b""
+
+
+def test_who_is_silent_for_longer_than_it_said_has_lapsed() -> None:
+    pair = Pair(intake=Taken(), keep_alive=10)
+    assert not pair.link.has_lapsed(15)
+    assert pair.link.has_lapsed(16)
+    pair.house.now_s = 16
+    pair.link.data_received(b"\xc0\0")
+    assert not pair.link.has_lapsed(31)
+    pair.link.wait()
+    assert not pair.link.has_lapsed(60), "while it is not read nobody knows"
+    pair.link.go_on()
+    assert not pair.link.has_lapsed(75)
+    assert pair.link.has_lapsed(76)
+    assert not Pair(intake=Taken()).link.has_lapsed(10**6), "it may be silent for ever"
+    assert not Pair(keep_alive=10).link.has_lapsed(10**6), "its broker sees to that"

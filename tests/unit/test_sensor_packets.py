@@ -26,6 +26,9 @@ from daemon.sensor.packets import (
     PACKET_ID,
     PUBLISH,
     QOS,
+    REPORT,
+    REPORT_MAX,
+    REPORTS,
     ROWS_MAX,
     SINGLE,
     SIZE,
@@ -40,6 +43,10 @@ from daemon.sensor.stream import ALIASES_MAX, Room, Stream
 
 topics = st.one_of(
     st.sampled_from([b"a", b"a/b", b"a/c", b"$aws/things/p1/defender/metrics/json", "é☂".encode()]),
+    st.sampled_from([b"p:1_A-z", b"", b"p.1", b"a/b", b"n" * 128, b"n" * 129, "é".encode()]).map(
+        lambda name: b"$aws/things/" + name + b"/defender/metrics/cbor"
+    ),
+    st.sampled_from([b"$aws/things/p1/defender/metrics/json/accepted", b"$aws/things/p1/defender/metrics/xml"]),
     st.binary(min_size=1, max_size=300),
 )
 payloads = st.one_of(st.binary(max_size=20), st.integers(0, 400).map(lambda size: b"\x30" * size))
@@ -78,7 +85,7 @@ def others(mode: int) -> st.SearchStrategy[bytes]:
     return st.one_of(pings, acknowledged, said, left)
 
 
-modes = st.sampled_from([0, DOWN, FIVE, DOWN | FIVE, JUDGED, JUDGED | FIVE])
+modes = st.sampled_from([0, DOWN, FIVE, DOWN | FIVE, JUDGED, JUDGED | FIVE, REPORTS, REPORTS | JUDGED])
 cases = modes.flatmap(
     lambda mode: st.tuples(
         st.just(mode),
@@ -99,7 +106,10 @@ def read(stream: Stream, pieces: list[bytes]) -> list[Found]:
         for row in stream.read(piece):
             whole = stream.whole[row[TEXT] : row[TEXT] + row[TEXT_LEN]] if row[KIND] in (3, 6, 8) else b""
             assert row[COUNT] == 1
-            found.append(Found(row[KIND], whole, row[SIZE], row[QOS], row[PACKET_ID], row[CODE], row[ALIAS]))
+            if row[REPORT]:
+                assert row[END] <= len(stream.whole), "a report is there whole"
+            values = row[KIND], whole, row[SIZE], row[QOS], row[PACKET_ID], row[CODE], row[ALIAS], bool(row[REPORT])
+            found.append(Found(*values))
     return found
 
 
@@ -135,6 +145,36 @@ def test_rows_that_share_a_topic_add_up_to_what_the_twin_sees(case) -> None:
             found[:2] = found[0] + 1, found[1] + one.size
             found[2:] = min(found[2], one.size), max(found[3], one.size)
     assert sums == expected
+
+
+REPORT_TOPIC = b"$aws/things/p1/defender/metrics/json"
+
+
+def test_a_report_has_its_row_for_itself() -> None:
+    sent = [publish(REPORT_TOPIC, b"x", 1, 5), publish(REPORT_TOPIC, b"yy", 2, 6), publish(REPORT_TOPIC, b"z")]
+    rows = Stream(REPORTS, Room()).read(b"".join(sent))
+    assert [(row[REPORT], row[COUNT], row[SIZE], row[PACKET_ID]) for row in rows] == [
+        (1, 1, 1, 5),
+        (0, 1, 2, 6),
+        (1, 1, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "report"),
+    [
+        (publish(REPORT_TOPIC, b"x" * (REPORT_MAX - 100), 1), 1),
+        (publish(REPORT_TOPIC, b"x" * REPORT_MAX, 1), 0),
+        (publish(REPORT_TOPIC, b"x", 1, 0), 0),  # a packet without a number: the broker's to judge
+    ],
+    ids=["long", "too long", "unnumbered"],
+)
+def test_what_is_too_long_or_odd_for_a_report_is_any_publish(data: bytes, report: int) -> None:
+    room = Room()
+    stream = Stream(REPORTS, room)
+    rows = [row for piece in cut(data, list(range(0, len(data), 30_000))) for row in stream.read(piece)]
+    assert [row[REPORT] for row in rows] == [report]
+    assert room.left == Room().left
 
 
 def test_publishes_of_one_topic_share_a_row() -> None:
@@ -297,7 +337,7 @@ def test_a_suback_that_is_too_long_is_passed_on_unread() -> None:
     assert stream.at_edge
 
 
-@given(st.binary(max_size=300), st.integers(0, 15))
+@given(st.binary(max_size=300), st.integers(0, 31))
 @example(b"\x30\x80", 0)
 @settings(max_examples=500, deadline=None)
 def test_any_bytes_are_read_without_a_step_outside(data: bytes, mode: int) -> None:
