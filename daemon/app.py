@@ -22,7 +22,7 @@ from actors.metrics import kinds
 from config.diff import rules_from_bytes
 from config.load import Loaded
 from config.model import NS, Rules, Settings
-from daemon import garbage, sdnotify
+from daemon import sdnotify
 from daemon.access import Access
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
@@ -73,7 +73,11 @@ log = structlog.get_logger(__name__)
 class App:
     """One running daemon. `run` returns after `stop` was called, or raises what broke it."""
 
-    def __init__(self, config: Path, loaded: Loaded, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Path, loaded: Loaded, clock: Clock | None = None, *, when_built: Callable[[], None] | None = None
+    ) -> None:
+        """`when_built`: called once, when all that stays is there."""
+        self._when_built = when_built
         self._config, self._loaded, self._settings = config, loaded, loaded.settings
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
@@ -252,7 +256,8 @@ class App:
             self.announcer.changed()  # by the API, while we started
             await self.bridges.apply(self._settings)
             self.sources.start()
-            garbage.settle()
+            if self._when_built is not None:
+                self._when_built()
             await self._stop.wait()  # a task that ends on its own has failed: the group raises its error here
             self.vitals.stopping = True
             self._notify.stopping()

@@ -12,6 +12,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from config.load import Loaded
+from daemon import garbage
 from daemon.app import App
 from daemon.control.rulebook import RulesConflict
 from daemon.devices import DamagedDevices
@@ -70,7 +71,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 async def _serve(config: Path, loaded: Loaded) -> None:
-    app = App(config, loaded)
+    app = App(config, loaded, when_built=garbage.settle)
     loop = asyncio.get_running_loop()
     stopped = False
 
