@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Final
 
 import structlog
@@ -23,6 +22,8 @@ from config.model import NS
 from daemon.clock import Clock, sleep
 from daemon.export_entries import Batches, Entry, Message, entries_of_reports, entries_of_turns, entries_of_windows
 from daemon.exported import Destination, Exports, exports_of
+from daemon.formed import by_position
+from daemon.in_force import InForce
 
 EVERY_S: Final = 300.0
 BETWEEN_S: Final = 0.05  # messages of 128 KiB: a large batch does not crowd out the answers to devices
@@ -69,9 +70,7 @@ class Exporter:
         self.told_before = 0
         self._send, self._clock, self._every_s, self._between_s = send, clock, every_s, between_s
         self._since_ns = clock.now_ns() - int(every_s * NS)
-        self._exports: Exports | None = None
-        self._exports_before: Exports | None = None
-        self._in_force_since = -1
+        self._exports = InForce[Exports]()
         self._reached: dict[str, int] = {}  # actor -> position up to which it has told what it formed
         self._work: deque[_Work] = deque()
         self._waiting = self._waiting_bytes = 0
@@ -84,16 +83,15 @@ class Exporter:
         self.follow(position, world)
 
     def follow(self, position: int, world: World) -> None:
-        before, self._exports = self._exports, exports_of(world)
-        self._exports_before, self._in_force_since = before, position
+        exports = exports_of(world)
+        self._exports.follow(position, exports)
         self._reached = {key: reached for key, reached in self._reached.items() if key in world.actors}
-        self._cut_off &= self._exports.destinations
-        for name, topic in self._exports.refused:
+        self._cut_off &= exports.destinations
+        for name, topic in exports.refused:
             log.warning("export.refused", profile=name, topic=topic, why="a topic of the server's or of detectd's own")
 
     def take(self, routed: Routed) -> None:
-        exports, ts = self._exports, routed.batch.ts
-        assert exports is not None
+        exports, ts = self._exports.latest, routed.batch.ts
         after = self.told_before if len(ts) and int(ts[0]) < self._since_ns else 0
         if int(routed.batch.frames.seq[-1]) <= after:
             return
@@ -109,9 +107,8 @@ class Exporter:
 
     def __call__(self, key: str, formed: Sequence[Formed]) -> None:
         """What an actor formed; after a rebuild some comes again."""
-        for position, pieces in groupby(formed, key=_position):
-            exports = self._exports if position > self._in_force_since else self._exports_before or self._exports
-            assert exports is not None
+        for position, pieces in by_position(formed):
+            exports = self._exports.at(position)
             if key in exports.formed and position > self._reached.get(key, 0):
                 self._form(key, [piece for piece in pieces if self._is_new(piece)], exports)
             self._reached[key] = max(position, self._reached.get(key, 0))
@@ -211,7 +208,3 @@ def _behind(events: Events, routed: Routed, after: int) -> Events:
     turn = events.turn.copy()
     turn[old] = NOTHING
     return replace(events, turn=turn)
-
-
-def _position(piece: Formed) -> int:
-    return piece.position

@@ -4,7 +4,7 @@ A thing may be among the targets of several actors that measure the same series:
 the first of them, in the order of their keys, counts.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -22,6 +22,7 @@ from actors.router import Routed
 from actors.series import Series
 from actors.world import World
 from daemon.history.points import MS, NARROW, WIDE, Key, Points
+from daemon.in_force import InForce
 
 SOURCE: Final = "windows/"  # + an actor's key: a source of datapoints, as the history has them
 SIZES: Final = 3  # figures of a window of messages' sizes
@@ -70,33 +71,29 @@ class Keeper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._since = -1
-        self._claims: Claims[Series] | None = None
-        self._claims_before: Claims[Series] | None = None
+        self._claims = InForce[Claims[Series]]()
 
     def __call__(self, key: str, formed: Sequence[Formed]) -> None:
         """At once, and cheap: the history makes datapoints of it in a thread."""
-        for position, pieces in groupby(formed, key=_position):
-            mine, claims = tuple(pieces), self._claims_at(position)
-            size = sum(len(piece.things) for piece in mine)
-            self._store.put_later(SOURCE + key, partial(points_of_windows, key, mine, claims), size, position)
+        for position, pieces in by_position(formed):
+            size = sum(len(piece.things) for piece in pieces)
+            make = partial(points_of_windows, key, pieces, self._claims.at(position))
+            self._store.put_later(SOURCE + key, make, size, position)
 
     def begin(self, position: int, world: World) -> None:
         self.follow(position, world)
 
     def follow(self, position: int, world: World) -> None:
-        self._claims_before, self._claims = self._claims, claims_of(world)
-        self._since = position
+        self._claims.follow(position, claims_of(world))
 
     def take(self, routed: Routed) -> None: ...
     def passed(self, position: int) -> None: ...
     async def room(self) -> None: ...
 
-    def _claims_at(self, position: int) -> Claims[Series]:
-        """The rules of that place. An entry with new rules ends windows by the old ones first."""
-        claims = self._claims if position > self._since else self._claims_before or self._claims
-        assert claims is not None
-        return claims
+
+def by_position(formed: Sequence[Formed]) -> Iterator[tuple[int, tuple[Formed, ...]]]:
+    """What was formed at each position of the log."""
+    return ((position, tuple(pieces)) for position, pieces in groupby(formed, key=lambda piece: piece.position))
 
 
 def claims_of(world: World) -> Claims[Series]:
@@ -148,7 +145,3 @@ def word_of(addresses: Sequence[str]) -> bytes:
     """A set of addresses as the history spells it (daemon/history/points.py)."""
     pairs = np.array([address_key(address) for address in addresses], np.uint64).reshape(-1, 2)
     return WIDE + pairs.tobytes() if pairs[:, 0].any() else NARROW + pairs[:, 1].tobytes()
-
-
-def _position(piece: Formed) -> int:
-    return piece.position
