@@ -4,7 +4,7 @@ Profiles that are attached to the same set of targets share one actor; a profile
 union, each thing once (design.md §4).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ GROUP: Final = "thinggroup/"
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """One actor to be: its key (the targets, sorted, joined by "+") and its behaviors in order."""
+    """One actor to be: its key (`key_of` the targets) and its behaviors in order."""
 
     key: str
     targets: frozenset[str]
@@ -62,13 +62,23 @@ class Registry:
         return ALL in targets or REGISTERED in targets or any(GROUP + group in targets for group in self.groups[code])
 
 
+def key_of(targets: Iterable[str]) -> str:
+    """The key of the actor of a set of targets."""
+    return "+".join(sorted(set(targets)))
+
+
+def targets_of(key: str) -> frozenset[str]:
+    """The targets that are in an actor's key: no name of a group holds a "+"."""
+    return frozenset(key.split("+"))
+
+
 def plans(rules: Rules, kinds: Kinds, schema: Schema) -> tuple[GroupPlan, ...]:
     """One per distinct set of targets, in the order of their keys. Profiles without targets watch nothing."""
     metrics = _metrics(rules, kinds)
     by_key: dict[str, list[SecurityProfile]] = {}
     for profile in sorted(rules.profiles, key=lambda p: p.security_profile_name):
         if profile.targets:
-            by_key.setdefault("+".join(sorted(set(profile.targets))), []).append(profile)
+            by_key.setdefault(key_of(profile.targets), []).append(profile)
     return tuple(_plan(key, profiles, metrics, schema, rules) for key, profiles in sorted(by_key.items()))
 
 
@@ -86,7 +96,7 @@ def _plan(
                 unjudged.append(f"{profile.security_profile_name}/{behavior.name}")
     dimensions = [dimension.name for dimension in rules.dimensions]
     measures = measures_of(profiles, slots, metrics, dimensions, rules.limits)
-    return GroupPlan(key, frozenset(key.split("+")), tuple(slots), tuple(unjudged), measures)
+    return GroupPlan(key, targets_of(key), tuple(slots), tuple(unjudged), measures)
 
 
 def _is_judged(slot: Slot, schema: Schema) -> bool:

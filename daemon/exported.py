@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from actors.metrics.disconnect_duration import METRIC
-from actors.plan import Registry
+from actors.plan import Registry, key_of
 from actors.retention import Retention, retention
 from actors.series import Series, series_of
 from actors.world import World
@@ -71,8 +71,7 @@ def exports_of(world: World) -> Exports:
         if not place.bridge and not is_publishable(place.topic):
             refused.append((profile.security_profile_name, place.topic))
             continue
-        key = "+".join(sorted(set(profile.targets)))
-        found.setdefault(place, []).append(_Export(profile, key, series))
+        found.setdefault(place, []).append(_Export(profile, key_of(profile.targets), series))
     registry = world.router.registry
     reported = {place: _retention(world, exports) for place, exports in found.items()}
     return Exports(

@@ -17,7 +17,7 @@ from actors.criteria._base import MOST
 from actors.effects import Formed
 from actors.messages import ABSENT, I8
 from actors.numbers import address_key
-from actors.plan import Registry
+from actors.plan import Registry, targets_of
 from actors.router import Routed
 from actors.series import Series
 from actors.world import World
@@ -56,7 +56,7 @@ class Claims(Generic[Name]):
 
 def covered(registry: Registry, keys: Sequence[str]) -> Flags:
     """[code] whether things of the registry's code are among the targets of one of these actors."""
-    targets = [frozenset(key.split("+")) for key in keys]
+    targets = [targets_of(key) for key in keys]
     codes = range(len(registry.groups))
     return np.array([any(registry.covers_code(one, code) for one in targets) for code in codes], bool)
 

@@ -4,7 +4,7 @@ from builders import behavior, profile, rules
 
 from actors.columns import schema_of
 from actors.metrics import kinds
-from actors.plan import plans
+from actors.plan import key_of, plans, targets_of
 from config.model import Behavior, Criteria, MlDetectionConfig
 
 PORTS = behavior("aws:listening-tcp-ports", "in-port-set", [22], name="ports")
@@ -30,6 +30,11 @@ def test_different_sets_of_targets_have_actors_of_their_own():
         profile(PORTS, name="q", targets=["thinggroup/a", "all/things"]),
     )
     assert [plan.key for plan in found] == ["all/things+thinggroup/a", "thinggroup/a"]
+
+
+def test_a_key_says_which_targets_it_is_of():
+    targets = ["thinggroup/b", "all/things", "thinggroup/b"]
+    assert targets_of(key_of(targets)) == set(targets)
 
 
 def test_a_profile_without_targets_watches_nothing():
