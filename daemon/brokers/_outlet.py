@@ -7,7 +7,8 @@ import structlog
 
 from actors.events import SUBJECT
 from daemon.brokers._base import Entry, Log
-from daemon.clock import Clock, sleep
+from daemon.clock import Clock
+from daemon.insist import Insistent
 from daemon.log_writer import MSG_ID, Refused
 
 RETRY_S: Final = 0.5  # doubles with each failure, up to RETRY_MAX_S; the wait is a random part of it
@@ -28,7 +29,11 @@ class Outlet:
     """One source's way into the log; one call at a time."""
 
     def __init__(self, name: str, writer: Log, clock: Clock, random: Callable[[], float], counts: StoreCounts) -> None:
-        self._name, self._log, self._clock, self._random, self._counts = name, writer, clock, random, counts
+        self._name, self._random, self._counts = name, random, counts
+        self._log = Insistent(
+            writer, clock, self._pause_s, structlog.get_logger(__name__, source=name), "source",
+            failed=self._failed, but=(Refused,),
+        )  # fmt: skip
 
     async def hand_over(self, payloads: Sequence[bytes], token: str) -> None:
         """Returns when all are stored, however long that takes. `token` names them: what is handed over twice under
@@ -39,24 +44,12 @@ class Outlet:
             Entry(subject, payload, {MSG_ID: f"{self._name}-{token}-{number}"})
             for number, payload in enumerate(payloads)
         ]
-        failures = 0
-        while entries:
-            try:
-                await self._log.append_many(entries)
-            except Refused as why:
-                await self._one_by_one(entries, token, why)
-                return
-            except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, these must get there
-                failures += 1
-                self._counts.repeated += 1
-                tell = log.warning if failures == 1 else log.debug
-                tell("source.log_unreachable", source=self._name, entries=len(entries), why=str(why))
-                await sleep(self._clock, self._random() * min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures, 16)))
-                continue
-            if failures:
-                log.info("source.log_reached", source=self._name, attempts=failures + 1)
+        try:
+            await self._log.append_many(entries)
+        except Refused as why:
+            await self._one_by_one(entries, token, why)
+        else:
             self._counts.stored += len(entries)
-            return
 
     async def _one_by_one(self, entries: Sequence[Entry], token: str, why: Refused) -> None:
         """One of them is refused for good (a server that takes small messages only): the others must not suffer."""
@@ -66,3 +59,9 @@ class Outlet:
             return
         for number, entry in enumerate(entries):
             await self.hand_over([entry.payload], f"{token}-{number}")
+
+    def _failed(self) -> None:
+        self._counts.repeated += 1
+
+    def _pause_s(self, failures: int) -> float:
+        return self._random() * min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures, 16))

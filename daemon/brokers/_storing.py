@@ -19,7 +19,8 @@ from daemon.brokers._reading import Reading
 from daemon.brokers._selftest import SelfTest
 from daemon.brokers._tally import payloads
 from daemon.brokers._wire import Arrived, Wire
-from daemon.clock import NS, sleep
+from daemon.clock import NS
+from daemon.insist import Insistent
 
 BATCH_MAX: Final = GATHER_MAX
 UNDER_WAY_MAX: Final = 3  # batches on their way to the log
@@ -65,6 +66,8 @@ class Storing:
     def __init__(self, store: Store, wire: Wire, inbox: Inbox) -> None:
         self._store, self._wire, self._inbox = store, wire, inbox
         self._around, self._counts, self._reading = store.around, store.counts, store.reading
+        logger = structlog.get_logger(__name__, bridge=store.name)
+        self._log = Insistent(self._around.log, self._around.clock, store.pause_s, logger, "bridge")
         self._backlog_until_ns = self._around.clock.monotonic_ns() + int(BACKLOG_S * NS)
         self._may_begin = asyncio.Event()
         self._places = asyncio.Semaphore(UNDER_WAY_MAX)
@@ -185,22 +188,9 @@ class Storing:
 
     async def _append(self, batch: Batch) -> None:
         """However long it takes. A batch behind one that fails may be stored before it."""
-        failures = 0
-        name = self._store.name
-        while batch.entries:
-            try:
-                await self._around.log.append_many(batch.entries)
-            except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, these entries must get there
-                failures += 1
-                tell = log.warning if failures == 1 else log.debug
-                tell("bridge.log_unreachable", bridge=name, entries=len(batch.entries), why=str(why))
-                await sleep(self._around.clock, self._store.pause_s(failures))
-                continue
-            if failures:
-                log.info("bridge.log_reached", bridge=name, attempts=failures + 1)
-            self._counts.stored += batch.reports
-            self._counts.events += batch.events
-            return
+        await self._log.append_many(batch.entries)
+        self._counts.stored += batch.reports
+        self._counts.events += batch.events
 
     def _acknowledge(self, batch: Batch) -> None:
         if batch.asked:
