@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from daemon.sensor.connect import Malformed, packet
+from daemon.sensor.connect import Malformed, packet, varint
 
 NOT_AUTHORIZED: Final = 0x87  # MQTT 5
 REFUSED: Final = 0x80  # MQTT 3.1.1's only word for a refused filter
@@ -51,14 +51,7 @@ def filters_of(body: bytes, level: int) -> list[str]:
 def _filters(body: bytes, level: int) -> Iterator[str]:
     at = 2
     if level == 5:
-        size = shift = 0
-        while True:
-            byte = body[at]
-            at += 1
-            size |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
+        size, at = varint(body, at)
         at += size
     while at < len(body):
         size = struct.unpack_from(">H", body, at)[0]

@@ -61,16 +61,13 @@ def extent(data: bytes | bytearray) -> tuple[int, int] | None:
     """
     if data[0] != 0x10:
         raise Malformed("the first packet is no CONNECT")
-    size = 0
-    for i, byte in enumerate(data[1:5]):
-        size |= (byte & 127) << (7 * i)
-        if byte < 128:
-            if size > CONNECT_MAX:
-                raise TooMuch("a CONNECT packet that is too long")
-            return i + 2, i + 2 + size
-    if len(data) >= 5:
-        raise Malformed("a length of more than four bytes")
-    return None
+    try:
+        size, body = varint(data, 1)
+    except IndexError:
+        return None
+    if size > CONNECT_MAX:
+        raise TooMuch("a CONNECT packet that is too long")
+    return body, body + size
 
 
 def packet(first: int, body: bytes) -> bytes:
@@ -86,6 +83,17 @@ def length(size: int) -> bytes:
         out.append(low | (0x80 if size else 0))
         if not size:
             return bytes(out)
+
+
+def varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Such a number, and where it ends. Raises IndexError where it is cut off, Malformed where it never ends."""
+    value = 0
+    for place in range(4):
+        byte = data[at + place]
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise Malformed("a length of more than four bytes")
 
 
 class _Cursor:
@@ -115,14 +123,7 @@ class _Cursor:
         return text
 
     def skip_properties(self) -> None:
-        size = 0
-        for i in range(4):
-            byte = self.byte()
-            size |= (byte & 127) << (7 * i)
-            if byte < 128:
-                break
-        else:
-            raise Malformed("a length of more than four bytes")
+        size, self.at = varint(self.data, self.at)
         self.at += size
         if self.at > len(self.data):
             raise IndexError

@@ -118,6 +118,11 @@ def test_a_subscribe_that_makes_no_sense_is_malformed(body: bytes) -> None:
         answers.filters_of(body, 4)
 
 
+def test_a_subscribe_whose_properties_have_a_length_of_five_bytes_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        answers.filters_of(b"\0\1\x80\x80\x80\x80\0\0\1a\1", 5)
+
+
 def test_our_own_answers_are_what_the_standard_says() -> None:
     assert answers.connack_refused(5, 4) == b"\x20\2\0\5"
     assert answers.connack_refused(4, 5) == b"\x20\3\0\x86\0"
