@@ -14,6 +14,7 @@ from config.address import Address, address_of
 from config.model import Embedded, Settings, Tls
 from config.model import Sensor as Options
 from daemon.broker_conf import PUBLISH_DENIED
+from daemon.brokers._where import PORTS
 from daemon.clock import Clock
 from daemon.host import LogHost
 from daemon.nats import NatsServer
@@ -24,7 +25,6 @@ from daemon.sensor.sensor import Sensor
 from daemon.sensor.upstream import Upstream
 from daemon.telemetry import Telemetry
 
-PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 RESTART_S: Final = 10.0  # a nats-server that died is back within this
 
 log = structlog.get_logger(__name__)
