@@ -23,9 +23,8 @@ from daemon.clock import Clock
 from daemon.devices import NAME_MAX, Device, DevicesFile, fingerprint_of
 from daemon.logins import Login, Logins
 from daemon.logs import RateLimited
-from daemon.sensor.door import Hello, Refusal
+from daemon.sensor.door import BAD_LOGIN, NOT_AUTHORIZED, UNAVAILABLE, Hello, Refusal
 
-UNAVAILABLE, BAD_LOGIN, NOT_AUTHORIZED = 3, 4, 5  # codes of a CONNACK of MQTT 3.1.1
 AWS_COMMON_NAME: Final = "AWS IoT Certificate"
 """Of every certificate that AWS issued to a device."""
 WRAPPINGS_MAX: Final = 4

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+UNAVAILABLE, BAD_LOGIN, NOT_AUTHORIZED = 3, 4, 5  # codes of a CONNACK of MQTT 3.1.1
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -18,7 +20,7 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     reason: str
-    code: int  # MQTT 3.1.1's: 3 unavailable, 4 bad user name or password, 5 not authorized
+    code: int  # one of those above
 
 
 class Pass(Protocol):

@@ -9,13 +9,12 @@ from daemon.sensor import answers
 from daemon.sensor.books import Books
 from daemon.sensor.connect import Connect
 from daemon.sensor.counts import Counts
-from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal, still_good
+from daemon.sensor.door import BAD_LOGIN, NOT_AUTHORIZED, Anyone, Doorman, Hello, Pass, Refusal, still_good
 from daemon.sensor.link import BrokerSide, Link
 from daemon.sensor.upstream import Upstream
 
 PATIENCE_S: Final = 10.0  # until the broker is there
 RETRY_S: Final = 0.1
-BAD_LOGIN, NOT_AUTHORIZED = 4, 5  # MQTT 3.1.1's codes
 
 
 class Entrance:
