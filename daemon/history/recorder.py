@@ -205,15 +205,12 @@ class History:
             if self._is_full(1.0):
                 self._fall_behind()
 
-    def put(self, source: str, points: Points, position: int) -> None:
+    def put_later(self, source: str, make: Callable[[], Points], size: int, position: int) -> None:
         """Datapoints that another source than the reports has formed up to `position` (closed windows).
 
-        All that a source has at one position comes in one call: a second one is taken for a repeat.
+        `make` gives them, about `size`, in a thread. All that a source has at one position comes in one call: a second
+        one is taken for a repeat.
         """
-        self.put_later(source, lambda: points, len(points), position)
-
-    def put_later(self, source: str, make: Callable[[], Points], size: int, position: int) -> None:
-        """As `put`, of `size` datapoints that `make` gives, in a thread."""
         if self.state == "failed" or (self._windows_held and self._windows_held + size > WINDOWS_HELD_MAX):
             self.counters.turned_away += size
             return

@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,7 @@ async def test_settled_waits_for_a_window_that_was_told_behind_later_reports(tmp
         history.begin(0, world(rules(retaining(SENT))))
         key = Key(Series(SENT), "count")
         for position in (9, 5):
-            history.put(f"windows/{position}", _points(key), position)
+            history.put_later(f"windows/{position}", partial(_points, key), 1, position)
         assert await history.settled()
         with sqlite3.connect(tmp_path / "history.db") as con:
             found = dict(con.execute("SELECT source, position FROM positions"))

@@ -65,6 +65,12 @@ async def heard(history: History, one: World, log: Iterable[Said], after: int = 
     assert await history.settled()
 
 
+def put(history: History, key: Key, ms: int, position: int) -> None:
+    """A closed window of p1, as an actor formed it; its value is the position."""
+    points = Points([b"p1"], np.array([ms]), (key,), np.array([[position]]), [])
+    history.put_later("group", lambda: points, len(points), position)
+
+
 async def values(
     history: History, thing: str, metric: str, field: Any = "count", since: int = 0, until: int = LATER
 ) -> list[tuple[float, Any]]:
@@ -231,7 +237,7 @@ async def test_windows_of_actors_have_positions_of_their_own(tmp_path: Path) -> 
     async with opened(tmp_path, rules(profile(BYTES))) as (history, one):
         await heard(history, one, [report("p1", 0, bytes_out=1)])
         for at in (1, 1, 2):  # the second time it is read again
-            history.put("group", Points([b"p1"], np.array([at]), (key,), np.array([[at]]), []), position=at)
+            put(history, key, at, at)
         history.passed(2)
         assert await history.settled()
         page, _ = await history.values("p1", key.series, "count", 0, NS, None, 9)
@@ -340,7 +346,7 @@ async def test_a_series_goes_with_its_last_datapoint_and_may_come_again(tmp_path
     async with opened(tmp_path, rules(profile(BYTES))) as (history, one):
 
         async def sent(position: int, ms: int) -> None:
-            history.put("group", Points([b"p1"], np.array([ms]), (key,), np.array([[position]]), []), position)
+            put(history, key, ms, position)
             assert await history.settled()
 
         await heard(history, one, [report("p1", 0, bytes_out=1)])
