@@ -3,11 +3,11 @@
 All of it was written by others, and some of it by the client itself: nothing here raises.
 """
 
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 import msgspec
 
+from actors.event_columns import canonical_address
 from actors.events import TEXT_BYTES_MAX
 
 INTEGER_MAX: Final = 2**63 - 1  # the core counts in 64 bits
@@ -60,9 +60,4 @@ def ip_of(text: object, *, has_port: bool = False) -> str:
 
 
 def _plain(host: str) -> str:
-    try:
-        address = ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
-    except ValueError:
-        return ""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    return canonical_address(host.removeprefix("[").removesuffix("]")) or ""
