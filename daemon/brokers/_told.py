@@ -39,11 +39,15 @@ def count_of(value: object) -> int:
 
 
 def instant_ns(ms: object, received_ns: int) -> int:
-    """A broker's milliseconds as ns; the time of receipt where there are none, or where they lie ahead of it.
+    """A broker's milliseconds as ns, or the time of receipt: see `past_ns`."""
+    return past_ns(count_of(ms) * 1_000_000, received_ns)
+
+
+def past_ns(told_ns: int, received_ns: int) -> int:
+    """The instant that a broker tells; the time of receipt where it tells none (0), or one that lies ahead of that.
 
     What was heard has happened: a broker whose clock is fast must not put events into windows to come.
     """
-    told_ns = count_of(ms) * 1_000_000
     return told_ns if 0 < told_ns <= received_ns else received_ns
 
 

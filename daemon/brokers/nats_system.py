@@ -33,7 +33,7 @@ from config.secret import read_secret
 from daemon.brokers._base import Listener
 from daemon.brokers._outlet import Outlet
 from daemon.brokers._tally import Tally, payloads
-from daemon.brokers._told import UNREADABLE, client_id_of, ip_of, text_of
+from daemon.brokers._told import UNREADABLE, client_id_of, ip_of, past_ns, text_of
 from daemon.clock import Clock, sleep
 from daemon.streams import instant_ns
 
@@ -263,8 +263,8 @@ def _time_ns(text: object, received_ns: int) -> int:
     try:
         told_ns = instant_ns(text) if isinstance(text, str) else 0
     except (ValueError, OverflowError):
-        return received_ns
-    return told_ns if 0 < told_ns <= received_ns else received_ns
+        told_ns = 0
+    return past_ns(told_ns, received_ns)
 
 
 _decoder: Final = msgspec.json.Decoder(_Told)
