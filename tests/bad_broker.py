@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from naive_mqtt import varint
+
 CHUNK = b"\0" * 65_536
 
 
@@ -39,14 +41,14 @@ class Connection:
     def packet(self, topic: bytes, payload: bytes, *, qos: int = 1, mid: int = 1, flags: int = 0) -> bytes:
         properties = b"\0" if self.level == 5 else b""
         head = len(topic).to_bytes(2) + topic + (mid.to_bytes(2) if qos else b"") + properties
-        return bytes([0x30 | qos << 1 | flags]) + length(len(head) + len(payload)) + head + payload
+        return bytes([0x30 | qos << 1 | flags]) + varint(len(head) + len(payload)) + head + payload
 
     async def monster(self, topic: str, size: int, *, qos: int = 1, mid: int = 1, flags: int = 0) -> None:
         """A message whose payload has `size` bytes, sent without ever holding it."""
         start = self.packet(topic.encode(), b"", qos=qos, mid=mid, flags=flags)
         head = start[2:]  # an empty payload: the length is one byte
         async with self.whole:
-            await self._send(start[:1] + length(len(head) + size) + head)
+            await self._send(start[:1] + varint(len(head) + size) + head)
             for _ in range(size // len(CHUNK)):
                 await self._send(CHUNK)
             await self._send(CHUNK[: size % len(CHUNK)])
@@ -136,25 +138,15 @@ class BadBroker:
                 self.filters += filters
                 codes = bytes(self.suback(one) for one in filters)
                 answer = body[:2] + properties + codes
-                await connection.send(b"\x90" + length(len(answer)) + answer)
+                await connection.send(b"\x90" + varint(len(answer)) + answer)
                 connection.subscribed.set()
             case 10:
                 filters = _filters(body, connection.level, options=0)
                 self.unsubscribed += filters
                 answer = body[:2] + properties + (bytes(len(filters)) if properties else b"")
-                await connection.send(b"\xb0" + length(len(answer)) + answer)
+                await connection.send(b"\xb0" + varint(len(answer)) + answer)
             case 12:
                 await connection.send(b"\xd0\0")
-
-
-def length(value: int) -> bytes:
-    """A remaining length."""
-    out = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        out.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
 
 
 async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from naive_mqtt import varint
+
 
 class Publisher:
     """Publishes messages 0, 1, 2 … to `topic` until `count` are acknowledged or `stop` is called."""
@@ -101,13 +103,13 @@ def connect_packet(client_id: str, *, level: int = 4, keep_alive_s: int = 60) ->
     """A CONNECT with a clean session. Level 5 is MQTT 5."""
     properties = b"\x00" if level == 5 else b""
     body = _string("MQTT") + bytes([level, 2]) + struct.pack(">H", keep_alive_s) + properties + _string(client_id)
-    return b"\x10" + _length(len(body)) + body
+    return b"\x10" + varint(len(body)) + body
 
 
 def publish_packet(topic: str, payload: bytes, *, qos: int = 0, packet_id: int = 1, again: bool = False) -> bytes:
     head = _string(topic) + (struct.pack(">H", packet_id) if qos else b"")
     flags = 0x30 | (0x08 if again else 0) | (qos << 1)
-    return bytes([flags]) + _length(len(head) + len(payload)) + head + payload
+    return bytes([flags]) + varint(len(head) + len(payload)) + head + payload
 
 
 def _packet_id(number: int) -> int:
@@ -117,12 +119,3 @@ def _packet_id(number: int) -> int:
 def _string(text: str) -> bytes:
     data = text.encode()
     return struct.pack(">H", len(data)) + data
-
-
-def _length(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        out.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(out)

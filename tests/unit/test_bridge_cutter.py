@@ -6,6 +6,7 @@ import mqtt5
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_mqtt import varint
 
 from daemon.brokers._cutter import Cutter
 from daemon.brokers._wire import Arrived
@@ -13,19 +14,10 @@ from daemon.brokers._wire import Arrived
 NOW = 5
 
 
-def length(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        out.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
-
-
 def publish(topic: str, payload: bytes, *, qos: int = 1, mid: int = 7, properties: bytes | None = b"\0") -> bytes:
     """`properties` None: MQTT 3.1.1."""
     body = len(topic.encode()).to_bytes(2) + topic.encode() + (mid.to_bytes(2) if qos else b"") + (properties or b"")
-    return bytes([0x30 | qos << 1]) + length(len(body) + len(payload)) + body + payload
+    return bytes([0x30 | qos << 1]) + varint(len(body) + len(payload)) + body + payload
 
 
 def fed(cutter: Cutter, data: bytes, size: int) -> list[Arrived | bytes]:
@@ -67,7 +59,7 @@ def test_of_a_message_that_is_too_long_the_beginning_is_kept_and_the_rest_droppe
 
 def test_what_is_held_of_a_packet_is_bounded_whatever_it_claims() -> None:
     cutter = Cutter(has_properties=True, packet_bytes_max=1000)
-    claimed = b"\x32" + length(268_435_455) + b"\0\1t\0\1\0"
+    claimed = b"\x32" + varint(268_435_455) + b"\0\1t\0\1\0"
     held = []
     for chunk in (claimed, *[b"x" * 999] * 100):
         cutter.feed(chunk, NOW)
