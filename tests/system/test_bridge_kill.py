@@ -17,7 +17,7 @@ from typing import Any, Final
 import nats
 import pytest
 from mosquitto import Mosquitto
-from mqtt_load import Publisher
+from mqtt_load import Gated
 from nats_rig import entries
 from system_tools import PORTS, Daemon, Hooks, profile, report, serving, topic, until, write
 
@@ -32,24 +32,6 @@ WINDOW: Final = 12  # a thing's last 16 ids are remembered
 MOOD_REPORTS: Final = 25
 # It writes all down after each turn of its loop; of a client it reads one packet in a turn, so it becomes slow.
 DURABLE: Final = ("autosave_interval 1", "autosave_on_changes true")
-
-
-class Gated(Publisher):
-    """Sends something new only while `gate` is open: so that a pause of the others leaves no mountain behind."""
-
-    gate: asyncio.Event
-
-    def _fill(self, writer: asyncio.StreamWriter) -> None:
-        if self.gate.is_set():
-            super()._fill(writer)
-
-    async def _take_acknowledgements(self, reader: asyncio.StreamReader) -> None:
-        if self.in_flight:
-            await super()._take_acknowledgements(reader)
-        else:
-            await asyncio.sleep(0.005)
-            if reader.at_eof():
-                raise ConnectionResetError("the broker is gone")
 
 
 def is_wrong(number: int) -> bool:
@@ -160,7 +142,7 @@ def disorder(numbers: list[int]) -> list[list[int]]:
     return [numbers[max(0, i - 3) : i + 4] for i, (one, next_one) in enumerate(steps) if next_one != one + 1][:5]
 
 
-async def some_more(publishers: Iterable[Publisher], rng: Random) -> None:
+async def some_more(publishers: Iterable[Gated], rng: Random) -> None:
     """Load until a random moment."""
     publishers = list(publishers)
     before = sum(len(one.acked) for one in publishers)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiomqtt
 import nats
 import pytest
-from mqtt_load import Publisher
+from mqtt_load import Gated
 from nats_rig import entries
 from system_tools import (
     DEADLINE_S,
@@ -64,24 +64,6 @@ def body(number: int) -> bytes:
     level = 80 if number // (MOOD_REPORTS + 7) % 2 == 1 else 20
     fields = report(number + 1, ports=[22, 4444] if is_wrong else [22, 443])
     return json.dumps(fields | {"custom_metrics": {"level": [{"number": level}]}}).encode()
-
-
-class Gated(Publisher):
-    """Sends something new only while `gate` is open."""
-
-    gate: asyncio.Event
-
-    def _fill(self, writer: asyncio.StreamWriter) -> None:
-        if self.gate.is_set():
-            super()._fill(writer)
-
-    async def _take_acknowledgements(self, reader: asyncio.StreamReader) -> None:
-        if self.in_flight:
-            await super()._take_acknowledgements(reader)
-        else:
-            await asyncio.sleep(0.005)
-            if reader.at_eof():
-                raise ConnectionResetError("the server is gone")
 
 
 class Load:
