@@ -10,9 +10,9 @@ import msgspec
 from actors.controls import RESUMED, Pause
 from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
 from config.address import Address
+from daemon.brokers._base import Entry
 from daemon.clock import Clock, SystemClock
 from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
-from daemon.sensor.ledger import Entry
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.upstream import Upstream
 

@@ -10,11 +10,12 @@ from typing import Final
 import structlog
 
 from actors.events import Event, Kind
+from daemon.brokers._base import Log
 from daemon.brokers._tally import KEYS_MAX, Tally
 from daemon.clock import Clock
 from daemon.sensor import sums
 from daemon.sensor.counts import Counts
-from daemon.sensor.ledger import Ledger, Log
+from daemon.sensor.ledger import Ledger
 from daemon.sensor.link import Link
 
 SLICE: Final = 1000  # connections looked at before others have their turn

@@ -14,10 +14,12 @@ from typing import Final
 
 import structlog
 
-from daemon.clock import Clock, sleep
+from daemon.brokers._base import Entry, Log
+from daemon.clock import Clock
+from daemon.insist import Insistent
 from daemon.log_writer import Refused
 from daemon.sensor.counts import Counts
-from daemon.sensor.ledger import Entry, Log
+from daemon.sensor.ledger import pause_s
 from daemon.sensor.link import FULL, Link
 
 BYTES_MAX: Final = 32 * 1024 * 1024  # taken and not stored; beyond it clients wait
@@ -42,7 +44,9 @@ class Intake:
     """Of one sensor. What comes while a batch is on its way to the log is the next one: batches grow with the load."""
 
     def __init__(self, source: str, writer: Log, clock: Clock, counts: Counts, bytes_max: int = BYTES_MAX) -> None:
-        self._source, self._writer, self._clock, self._counts = source, writer, clock, counts
+        self._source, self._counts = source, counts
+        logger = structlog.get_logger(__name__, source=source)
+        self._log = Insistent(writer, clock, pause_s, logger, "sensor", but=(Refused,))
         self._bytes_max = bytes_max
         self._bytes = 0
         self._next = _Batch()
@@ -87,7 +91,7 @@ class Intake:
         while self._next.entries:
             batch, self._next = self._next, _Batch()
             try:
-                await self._store(batch)
+                await self._log.append_many(batch.entries)  # however long it takes: of QoS 0 there is no other copy
                 self._acknowledge(batch)
             except Exception as bug:  # isolation boundary: its clients come again
                 log.error("sensor.reports_failed", sensor=self._source, reports=len(batch.entries), exc_info=bug)
@@ -97,24 +101,6 @@ class Intake:
                 self._bytes -= batch.size
                 self._let_the_crowd_go()
         self._is_due = False
-
-    async def _store(self, batch: _Batch) -> None:
-        """However long it takes: of QoS 0 there is no other copy. Raises Refused: the log will never take it."""
-        failures = 0
-        while True:
-            try:
-                await self._writer.append_many(batch.entries)
-            except Refused:
-                raise
-            except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, they must get there
-                failures += 1
-                tell = log.warning if failures == 1 else log.debug
-                tell("sensor.log_unreachable", source=self._source, entries=len(batch.entries), why=str(why))
-                await sleep(self._clock, min(5.0, 0.1 * 2.0 ** (failures - 1)))
-            else:
-                if failures:
-                    log.info("sensor.log_reached", source=self._source, attempts=failures + 1)
-                return
 
     def _acknowledge(self, batch: _Batch) -> None:
         answers: dict[Link, bytearray] = {}

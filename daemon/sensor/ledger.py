@@ -17,8 +17,6 @@ from daemon.insist import Insistent
 from daemon.log_writer import MSG_ID
 from daemon.sensor.counts import Counts
 
-__all__ = ["Entry", "Ledger", "Log"]  # the sensor knows the log from here
-
 RETRY_S: Final = 0.1  # doubles with each failure, up to RETRY_MAX_S
 RETRY_MAX_S: Final = 5.0
 AWAY_S: Final = 3.0  # an entry that takes longer says that the log is away
@@ -29,7 +27,7 @@ class Ledger:
 
     def __init__(self, source: str, writer: Log, clock: Clock, counts: Counts) -> None:
         self._source, self._clock, self._counts = source, clock, counts
-        self._log = Insistent(writer, clock, _pause_s, structlog.get_logger(__name__, source=source), "sensor")
+        self._log = Insistent(writer, clock, pause_s, structlog.get_logger(__name__, source=source), "sensor")
         self._run, self._number = token_hex(6), 0
         self._since_ns: int | None = None
         self._turn = asyncio.Lock()
@@ -65,5 +63,5 @@ class Ledger:
             self._since_ns = None
 
 
-def _pause_s(failures: int) -> float:
+def pause_s(failures: int) -> float:
     return min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 16))

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from config.address import Address
+from daemon.brokers._base import Log
 from daemon.brokers._tally import KEYS_MAX
 from daemon.clock import NS, Clock, sleep
 from daemon.logs import RateLimited
@@ -24,7 +25,6 @@ from daemon.sensor.denied import OwnRefusals, nothing_refused
 from daemon.sensor.door import Doorman
 from daemon.sensor.entrance import Entrance
 from daemon.sensor.intake import Intake
-from daemon.sensor.ledger import Log
 from daemon.sensor.link import LEAVING, Link
 from daemon.sensor.listener import LINKS_MAX, Listener, keep_alive, links_max
 from daemon.sensor.newcomers import Newcomers

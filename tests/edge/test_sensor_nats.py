@@ -248,10 +248,19 @@ async def test_when_the_server_dies_its_clients_are_cut_and_let_in_again(whole: 
     whole.host.kill()
     with suppress(ConnectionError):
         assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
-    # It may be down still, unnoticed yet, or up again: whoever comes now waits until it is.
-    assert await said(whole.port, naive_mqtt.connect("p2"), until_closed=False) == CONNACK
+    # It may be down still, unnoticed yet, or up again: whoever comes now waits until it is. Only its listener may
+    # outlive its connections for a moment: who got to that one is cut off by the kernel, and comes again.
+    tries = 0
+
+    async def comes_in() -> bool:
+        nonlocal tries
+        tries += 1
+        return await said(whole.port, naive_mqtt.connect("p2"), until_closed=False) == CONNACK
+
+    await eventually(comes_in)
+    assert tries <= 2
     await whole.hears("connected", "p2")
-    kinds = [one[0] for one in await whole.told() if one[0] != "disconnected" or one[1] == "p1"]
+    kinds = [one[0] for one in await whole.told() if one[1] != "p2" or one[0] == "connected"]
     assert kinds == ["cut", "connected", "cut", "connected"], "its end is no doing of the device"
     writer.transport.abort()
 
