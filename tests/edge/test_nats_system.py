@@ -283,8 +283,9 @@ async def test_while_the_log_is_away_what_is_kept_is_bounded(
             await cluster.device(f"p{number}")
         await until(lambda: source.totals.shed > 0)
         log.gate.set()
-        await until(lambda: 0 < sum(told(log).values()) == source.totals.heard)
-    assert source.totals.heard <= 8
+        # The server may tell it of its own connection, too, which is no device's.
+        await until(lambda: source.totals.heard - 1 <= sum(told(log).values()) <= source.totals.heard)
+    assert 4 <= sum(told(log).values()) <= 8
 
 
 # ---- the way into the log ----
