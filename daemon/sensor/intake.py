@@ -20,12 +20,11 @@ from daemon.insist import Insistent
 from daemon.log_writer import Refused
 from daemon.sensor.counts import Counts
 from daemon.sensor.ledger import pause_s
-from daemon.sensor.link import FULL, Link
+from daemon.sensor.link import FULL, PUBACK, Link
 
 BYTES_MAX: Final = 32 * 1024 * 1024  # taken and not stored; beyond it clients wait
 COST: Final = 512  # bytes of memory that a report takes beside its own
 LAST_S: Final = 2.0  # for the log to take what was taken last
-PUBACK: Final = b"\x40\x02"
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ GREETING, PASSING, ENDED = range(3)
 # Why a side is not read: the other side is slow; the sums are full; the log is slow; it takes no answers; all must end
 STALLED, CROWDED, FULL, DEAF, LEAVING = 1, 2, 4, 8, 16
 
-PUBACK: Final = b"\x40\x02"
+PUBACK: Final = b"\x40\x02"  # and a packet id: MQTT 3.1.1
 SILENCE: Final = 1.5  # times the keep-alive (MQTT 3.1.1, 3.1.2.10)
 
 
@@ -218,29 +218,27 @@ class Link(asyncio.Protocol):
         assert broker is not None
         skip = up.skip
         rows = up.read(data)
-        if self._asides is not None:
-            data = up.without(self._kept_back(up, rows, skip))
-        else:
+        left_out: list[Span] = []
+        if self._judge is None:
             self._note(up, rows)
+        else:
+            left_out = self._judge.refused(up, rows, skip)
+        if self._intake is not None:
+            left_out = self._take_reports(self._intake, up, rows, left_out)
+        if self._asides is not None:  # else it goes through as it came
+            data = up.without(left_out)
         up.whole = b""  # or an idle client would cost what it said last
         if data:
             broker.write(data)
 
-    def _kept_back(self, up: Stream, rows: list[Row], skip: int) -> list[Span]:
-        """The parts of a piece that don't go to the broker: what is refused, and reports."""
-        refused = []
-        if self._judge is None:
-            self._note(up, rows)
-        else:
-            refused = self._judge.refused(up, rows, skip)
-        if self._intake is None:
-            return refused
+    def _take_reports(self, intake: Intake, up: Stream, rows: list[Row], refused: list[Span]) -> list[Span]:
+        """Hand over the reports that are not refused; both, in order: what does not go to the broker."""
         starts = {start for start, _ in refused}
         taken = []
         for row in rows:
             if row[REPORT] and row[START] not in starts:
                 end = row[END]
-                self._intake.take(self, up.topic(row), up.whole[end - row[SIZE] : end], row[PACKET_ID])
+                intake.take(self, up.topic(row), up.whole[end - row[SIZE] : end], row[PACKET_ID])
                 taken.append((row[START], end))
         return sorted(refused + taken) if refused else taken
 

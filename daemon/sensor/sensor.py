@@ -7,7 +7,7 @@ bytes held and topics summed are all bounded, and what a bound turns away is cou
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from secrets import token_hex
 from typing import Any, Final, Protocol
@@ -193,19 +193,23 @@ class Sensor:
 
     async def _end_lapsed(self) -> None:
         """Those that keep silent for longer than they said: behind an intake the broker can't tell."""
-        for at, link in enumerate(list(self._links)):
-            if link.has_lapsed(self.now_s) and not link.has_ended:
+        async for link in self._everyone():
+            if link.has_lapsed(self.now_s):
                 self.counts.lapsed += 1
                 link.close()
-            if at % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
 
     async def _recheck(self) -> None:
         self._revision = self._doorman.revision
-        for at, link in enumerate(list(self._links)):
-            if not link.has_ended and not link.recheck(self._doorman):
+        async for link in self._everyone():
+            if not link.recheck(self._doorman):
                 self.counts.revoked += 1
                 link.close()
+
+    async def _everyone(self) -> AsyncIterator[Link]:
+        """Those that are there; others have their turn in between."""
+        for at, link in enumerate(list(self._links)):
+            if not link.has_ended:
+                yield link
             if at % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 

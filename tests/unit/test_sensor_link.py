@@ -323,16 +323,19 @@ def judged(sent: list[bytes], word: bytes = b"no") -> tuple[bytes, bytes]:
     return through, answers
 
 
+def send_in_pieces(pair: Pair, data: bytes, chance: Any) -> None:
+    while data:
+        size = chance.choice([1, 2, 5, 60, 1000])
+        pair.link.data_received(data[:size])
+        data = data[size:]
+
+
 @given(st.lists(up_packets, max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=400, deadline=None)
 def test_refused_packets_are_left_out_and_answered_wherever_the_stream_is_cut(sent, chance) -> None:
     pair = Pair(Picky())
     pair.broker.said()
-    data = b"".join(sent)
-    while data:
-        size = chance.choice([1, 2, 5, 60, 1000])
-        pair.link.data_received(data[:size])
-        data = data[size:]
+    send_in_pieces(pair, b"".join(sent), chance)
     assert (pair.broker.said(), pair.client.said()) == judged(sent)
     published = sum(one[COUNT] for one in pair.link.sums.values())
     assert published == sum(f.kind == 3 and not f.text.startswith(b"no") for f in naive_mqtt.seen(b"".join(sent), 0))
@@ -487,11 +490,7 @@ reported = st.builds(publish, st.sampled_from([REPORT, OTHERS]), st.binary(max_s
 def test_reports_are_taken_off_and_all_else_goes_on_wherever_the_stream_is_cut(rules, sent, chance) -> None:
     pair = Pair(rules, intake=(intake := Taken()))
     pair.broker.said()
-    data = b"".join(sent)
-    while data:
-        size = chance.choice([1, 2, 5, 60, 1000])
-        pair.link.data_received(data[:size])
-        data = data[size:]
+    send_in_pieces(pair, b"".join(sent), chance)
     found = [naive_mqtt.seen(each, naive_mqtt.REPORTS) for each in sent]
     is_report = [bool(one) and one[0].report and (rules is None or one[0].text == REPORT) for one in found]
     rest = [each for each, mine in zip(sent, is_report, strict=True) if not mine]
