@@ -164,7 +164,8 @@ def _line(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _starts(data: U1, at: int, end: int, word: U1) -> bool:
+def starts(data: U1, at: int, end: int, word: U1) -> bool:
+    """Whether data[at:end] begins with this word."""
     if end - at < len(word):
         return False
     for i in range(len(word)):  # noqa: SIM110 - a kernel knows no generators
@@ -209,7 +210,7 @@ def _number(data: U1, at: int, end: int) -> int:
 @njit(nogil=True)
 def _position(data: U1, at: int, end: int, numbers: I8) -> bool:
     """Read stream sequence, consumer sequence and time off `$JS.ACK.…`: 9 tokens, or 11 and 12 with a domain."""
-    if not _starts(data, at, end, _JS_ACK):
+    if not starts(data, at, end, _JS_ACK):
         return False
     dots = 0
     for i in range(at, end):
@@ -290,9 +291,9 @@ def _format(data: U1, start: int, end: int) -> int:
     """What the last of several tokens says: REPORT_JSON, REPORT_CBOR or CONTROL."""
     tail = end - 4
     if tail - 1 > start and data[tail - 1] == DOT:
-        if _starts(data, tail, end, _JSON):
+        if starts(data, tail, end, _JSON):
             return REPORT_JSON
-        if _starts(data, tail, end, _CBOR):
+        if starts(data, tail, end, _CBOR):
             return REPORT_CBOR
     return CONTROL
 
@@ -300,11 +301,11 @@ def _format(data: U1, start: int, end: int) -> int:
 @njit(nogil=True)
 def _token(data: U1, start: int, end: int) -> tuple[int, int, int]:
     """(where TOKEN starts, where it stops, BRIDGED or 0), if this is a report; what lies there may still hold dots."""
-    if _starts(data, start, end, _THINGS):
+    if starts(data, start, end, _THINGS):
         stop = end - 4 - len(_METRICS)
-        if stop > start and _starts(data, stop, end, _METRICS):
+        if stop > start and starts(data, stop, end, _METRICS):
             return start + len(_THINGS), stop, 0
-    elif _starts(data, start, end, _BRIDGE):
+    elif starts(data, start, end, _BRIDGE):
         first = start + len(_BRIDGE)
         name = first
         while name < end and data[name] != DOT:
@@ -322,12 +323,12 @@ def _headers(data: U1, at: int, end: int) -> tuple[int, bool]:
         stop = at
         while stop < end and not (data[stop] == CR and stop + 1 < end and data[stop + 1] == LF):
             stop += 1
-        if _starts(data, at, stop, _FIRST_TIME):
+        if starts(data, at, stop, _FIRST_TIME):
             start = at + len(_FIRST_TIME)
             while start < stop and data[start] == SPACE:
                 start += 1
             origin = _number(data, start, stop)
-        elif stop - at == len(_BACKLOG) and _starts(data, at, stop, _BACKLOG):
+        elif stop - at == len(_BACKLOG) and starts(data, at, stop, _BACKLOG):
             backlog = True
         at = stop + 2
     return origin, backlog
@@ -361,7 +362,7 @@ def _other(
     number = _number(data, tail, fields[1, 1])
     seq = -1
     kind = MESSAGE
-    if skip > len(_VERSION) and data[body + len(_VERSION)] == SPACE and _starts(data, body, body + skip, _VERSION):
+    if skip > len(_VERSION) and data[body + len(_VERSION)] == SPACE and starts(data, body, body + skip, _VERSION):
         kind = STATUS
     elif sid == INBOX_SID and number >= 0 and skip == 0:
         seq = _stored_at(data, body, body + size)
@@ -375,13 +376,13 @@ def _other(
 @njit(nogil=True)
 def _stored_at(data: U1, at: int, end: int) -> int:
     """The sequence in `{"stream":"LOG","seq":17…}`, else -1; a refusal begins with its error instead."""
-    if not _starts(data, at, end, _STORED):
+    if not starts(data, at, end, _STORED):
         return -1
     i = at + len(_STORED)
     while i < end and data[i] != QUOTE:
         i += 1
     i += 1
-    while i < end and not _starts(data, i, end, _SEQ):
+    while i < end and not starts(data, i, end, _SEQ):
         i += 1
     start = i + len(_SEQ)
     while start < end and data[start] == SPACE:

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, types
 
 from actors.messages import I8, U1
+from daemon.frames import starts
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL = 1, 2, 3, 4, 5, 6
 SUBSCRIBE, SUBACK, DISCONNECT = 8, 9, 14
@@ -144,20 +145,13 @@ def _same(data: U1, at: int, other: int, length: int) -> bool:
 
 
 @njit(nogil=True)
-def _at(data: U1, at: int, word: U1) -> bool:
-    for i in range(len(word)):  # noqa: SIM110 - a kernel knows no generators
-        if data[at + i] != word[i]:
-            return False
-    return True
-
-
-@njit(nogil=True)
 def _is_report(data: U1, at: int, length: int) -> bool:
     """Whether this topic is one that reports come on, of a thing whose name AWS would take."""
-    name, stop = at + len(_THINGS), at + length - len(_JSON)
-    if not 1 <= stop - name <= NAME_MAX or not _at(data, at, _THINGS):
+    end = at + length
+    name, stop = at + len(_THINGS), end - len(_JSON)
+    if not 1 <= stop - name <= NAME_MAX or not starts(data, at, end, _THINGS):
         return False
-    if not (_at(data, stop, _JSON) or _at(data, stop, _CBOR)):
+    if not (starts(data, stop, end, _JSON) or starts(data, stop, end, _CBOR)):
         return False
     for i in range(name, stop):
         c = data[i]
