@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import structlog
 
 from actors.effects import Formed
-from actors.messages import Events
+from actors.messages import U1, Events
 from actors.presence import NOTHING
 from actors.router import Routed
 from actors.world import World
@@ -23,6 +24,7 @@ from daemon.clock import Clock, sleep
 from daemon.export_entries import Batches, Entry, Message, entries_of_reports, entries_of_turns, entries_of_windows
 from daemon.exported import Destination, Exports, exports_of
 from daemon.formed import by_position
+from daemon.held import Held
 from daemon.in_force import InForce
 
 EVERY_S: Final = 300.0
@@ -32,6 +34,8 @@ WAITING_MAX: Final = 1_000_000  # reports, events and windows' datapoints that a
 WAITING_BYTES_MAX: Final = 64 * 1024**2  # of the batches that hold them
 FLUSH_S: Final = 3.0
 LINGER_S: Final = 0.25  # until the broker has it, and the sensor has passed it on to who is subscribed
+
+NO_DATA: Final[U1] = np.zeros(0, np.uint8)
 
 Send = Callable[[Destination, bytes], bool]
 """Publishes a message once, and does not wait; False where there is no way out."""
@@ -52,11 +56,11 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Something that is no JSON yet: how to make it, and how much room it takes while it waits."""
+    """Something that is no JSON yet: how to make it, how many datapoints about, and the bytes that it lies in."""
 
     make: Callable[[], Iterable[Entry]]
     size: int
-    bytes: int
+    data: U1
 
 
 class Exporter:
@@ -73,7 +77,7 @@ class Exporter:
         self._exports = InForce[Exports]()
         self._reached: dict[str, int] = {}  # actor -> position up to which it has told what it formed
         self._work: deque[_Work] = deque()
-        self._waiting = self._waiting_bytes = 0
+        self._waiting, self._held = 0, Held()
         self._wake, self._turn, self._publishing = asyncio.Event(), asyncio.Lock(), asyncio.Lock()
         self._cut_off: set[Destination] = set()
 
@@ -95,12 +99,11 @@ class Exporter:
         after = self.told_before if len(ts) and int(ts[0]) < self._since_ns else 0
         if int(routed.batch.frames.seq[-1]) <= after:
             return
-        size = len(routed.batch.frames.data)
         if exports.reported and len(routed.reports):
-            self._put(lambda: entries_of_reports(routed, exports, after), len(routed.reports), size)
+            self._put(lambda: entries_of_reports(routed, exports, after), len(routed.reports), routed.batch.frames.data)
         events = routed.batch.events
         if exports.presence and events is not None and (events.turn != NOTHING).any():
-            self._put(lambda: entries_of_turns(_behind(events, routed, after), exports), len(events.turn), 0)
+            self._put(lambda: entries_of_turns(_behind(events, routed, after), exports), len(events.turn))
 
     def passed(self, position: int) -> None: ...
     async def room(self) -> None: ...
@@ -117,17 +120,18 @@ class Exporter:
         wanted = exports.formed[key]
         mine = [piece for piece in formed if piece.series in wanted and exports.is_due(piece.series, piece.end)]
         if mine:
-            self._put(lambda: entries_of_windows(key, mine, exports), sum(len(piece.things) for piece in mine), 0)
+            self._put(lambda: entries_of_windows(key, mine, exports), sum(len(piece.things) for piece in mine))
 
     def _is_new(self, piece: Formed) -> bool:
         return piece.position > self.told_before or piece.end >= self._since_ns
 
-    def _put(self, make: Callable[[], Iterable[Entry]], size: int, held: int) -> None:
-        if self._work and (self._waiting + size > WAITING_MAX or self._waiting_bytes + held > WAITING_BYTES_MAX):
+    def _put(self, make: Callable[[], Iterable[Entry]], size: int, data: U1 = NO_DATA) -> None:
+        if self._work and (self._waiting + size > WAITING_MAX or self._held.size > WAITING_BYTES_MAX):
             self.counters.passed_over += size
             return
-        self._work.append(_Work(make, size, held))
-        self._waiting, self._waiting_bytes = self._waiting + size, self._waiting_bytes + held
+        self._work.append(_Work(make, size, data))
+        self._waiting += size
+        self._held.take(data)
         self._wake.set()
 
     # ---- the tasks ----
@@ -181,7 +185,8 @@ class Exporter:
                     self.counters.failed += 1
                     log.error("export.failed", exc_info=problem)
                 self._work.popleft()
-                self._waiting, self._waiting_bytes = self._waiting - work.size, self._waiting_bytes - work.bytes
+                self._waiting -= work.size
+                self._held.give(work.data)
 
     def _add(self, work: _Work) -> None:
         for place, entry in work.make():

@@ -36,6 +36,7 @@ LINE_MAX: Final = 64 * 1024  # bytes; longer than any INFO or subject
 
 INBOX_SID: Final = 1  # answers to requests and publishes; the log's own subscription is another
 LOG_SID: Final = 2
+STRANGE_SID: Final = 3  # and above: what others publish to the log's subjects (daemon/echo.py)
 
 # Kinds of events
 LINE: Final = 0  # INFO, PING, PONG, +OK, -ERR
@@ -67,7 +68,8 @@ NEED: Final = 3  # bytes from READ on that the next frame has; 0 = not known yet
 ERROR: Final = 4
 NEXT_SEQ: Final = 5  # of the stream, expected of the next entry
 NEXT_CSEQ: Final = 6  # of the consumer
-STATE: Final = 7
+TIMED: Final = 7  # 1: an entry's own word on its time is taken
+STATE: Final = 8
 
 # Rows of a sheet's tables
 S_SEQ, S_TS, S_ORIGIN = 0, 1, 2
@@ -130,6 +132,7 @@ _JSON = _bytes(b"json")
 _CBOR = _bytes(b"cbor")
 _FIRST_TIME = _bytes(b"Detectd-First-Time:")
 _BACKLOG = _bytes(b"Detectd-Backlog: 1")
+_TIME = _bytes(b"Detectd-Time:")
 _VERSION = _bytes(b"NATS/1.0")
 _STORED = _bytes(b'{"stream":"')
 _SEQ = _bytes(b'"seq":')
@@ -141,7 +144,7 @@ SIZE_MAX: Final = 1 << 30  # bytes; offsets have 31 bits
 
 
 @njit(nogil=True)
-def _line(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
+def fields_of(data: U1, at: int, end: int, fields: I8) -> tuple[int, int]:
     """(where the line's CR is, how many fields it has); the CR is -1 while the line is incomplete."""
     count = 0
     start = at
@@ -194,7 +197,7 @@ def _is_line(data: U1, at: int, eol: int) -> bool:
 
 
 @njit(nogil=True)
-def _number(data: U1, at: int, end: int) -> int:
+def number(data: U1, at: int, end: int) -> int:
     """The non-negative decimal that fills [at, end), else -1."""
     if at >= end or end - at > 19:
         return -1
@@ -223,7 +226,7 @@ def _position(data: U1, at: int, end: int, numbers: I8) -> bool:
     for i in range(at, end + 1):
         if i == end or data[i] == DOT:
             if wanted <= token < wanted + 3:
-                numbers[token - wanted] = _number(data, start, i)
+                numbers[token - wanted] = number(data, start, i)
             token += 1
             start = i + 1
     return bool(numbers[0] >= 0 and numbers[1] >= 0 and numbers[2] >= 0)
@@ -248,19 +251,36 @@ def _in_order(numbers: I8, events: I8, state: I8, at: int, eol: int) -> bool:
 
 
 @njit(nogil=True)
-def _entry(
-    data: U1, fields: I8, body: int, skip: int, size: int, numbers: I8, longs: I8, places: I4, bits: U1, row: int
+def write_row(
+    data: U1,
+    fields: I8,
+    body: int,
+    skip: int,
+    size: int,
+    seq: int,
+    ts: int,
+    timed: int,
+    longs: I8,
+    places: I4,
+    bits: U1,
+    row: int,
 ) -> None:
-    longs[S_SEQ, row] = numbers[0]
-    longs[S_TS, row] = numbers[2]
+    """Fill a row of a sheet's tables: subject in fields[1], `skip` bytes of headers and the payload at `body`.
+
+    `ts`: when the server stored it; with `timed` the entry's own word goes first.
+    """
     start, end = fields[1, 0], fields[1, 1]
     kind, flags, name, name_len = _subject(data, start, end)
-    origin = -1
+    origin, time = -1, -1
     if skip > 0:
-        origin, backlog = _headers(data, body, body + skip)
+        origin, time, backlog = _headers(data, body, body + skip)
         flags |= BACKLOG if backlog else 0
         flags |= COPIED if origin >= 0 else 0
-    longs[S_ORIGIN, row] = origin if origin >= 0 else numbers[2]
+    if timed and time >= 0:
+        ts = time
+    longs[S_SEQ, row] = seq
+    longs[S_TS, row] = ts
+    longs[S_ORIGIN, row] = origin if origin >= 0 else ts
     bits[B_KIND, row] = kind
     bits[B_FLAGS, row] = flags
     places[P_SUBJECT, row] = start
@@ -316,22 +336,29 @@ def _token(data: U1, start: int, end: int) -> tuple[int, int, int]:
 
 
 @njit(nogil=True)
-def _headers(data: U1, at: int, end: int) -> tuple[int, bool]:
-    """(Detectd-First-Time or -1, whether Detectd-Backlog: 1 is there)."""
-    origin, backlog = -1, False
+def _headers(data: U1, at: int, end: int) -> tuple[int, int, bool]:
+    """(Detectd-First-Time or -1, Detectd-Time or -1, whether Detectd-Backlog: 1 is there)."""
+    origin, time, backlog = -1, -1, False
     while at < end:
         stop = at
         while stop < end and not (data[stop] == CR and stop + 1 < end and data[stop + 1] == LF):
             stop += 1
         if starts(data, at, stop, _FIRST_TIME):
-            start = at + len(_FIRST_TIME)
-            while start < stop and data[start] == SPACE:
-                start += 1
-            origin = _number(data, start, stop)
+            origin = _value(data, at + len(_FIRST_TIME), stop)
+        elif starts(data, at, stop, _TIME):
+            time = _value(data, at + len(_TIME), stop)
         elif stop - at == len(_BACKLOG) and starts(data, at, stop, _BACKLOG):
             backlog = True
         at = stop + 2
-    return origin, backlog
+    return origin, time, backlog
+
+
+@njit(nogil=True)
+def _value(data: U1, at: int, end: int) -> int:
+    """The number behind a header's colon, -1 where there is none."""
+    while at < end and data[at] == SPACE:
+        at += 1
+    return number(data, at, end)
 
 
 @njit(nogil=True)
@@ -359,17 +386,17 @@ def _other(
     tail = fields[1, 1]
     while tail > fields[1, 0] and data[tail - 1] != DOT:
         tail -= 1
-    number = _number(data, tail, fields[1, 1])
+    ending = number(data, tail, fields[1, 1])
     seq = -1
     kind = MESSAGE
     if skip > len(_VERSION) and data[body + len(_VERSION)] == SPACE and starts(data, body, body + skip, _VERSION):
         kind = STATUS
-    elif sid == INBOX_SID and number >= 0 and skip == 0:
+    elif sid == INBOX_SID and ending >= 0 and skip == 0:
         seq = _stored_at(data, body, body + size)
         kind = STORED if seq > 0 else MESSAGE
     _event(events, state, kind, at, eol - at, body, skip, size)
     events[SID, state[EVENTS] - 1] = sid
-    events[TAIL, state[EVENTS] - 1] = number
+    events[TAIL, state[EVENTS] - 1] = ending
     events[SEQ, state[EVENTS] - 1] = seq
 
 
@@ -390,7 +417,7 @@ def _stored_at(data: U1, at: int, end: int) -> int:
     stop = start
     while stop < end and ZERO <= data[stop] <= NINE:
         stop += 1
-    return _number(data, start, stop)
+    return number(data, start, stop)
 
 
 @njit(nogil=True)
@@ -400,9 +427,9 @@ def _sizes(data: U1, at: int, fields: I8, found: int) -> tuple[int, int, int]:
     bare = 5 if headers else 4  # fields without a reply subject
     if found < bare or found > bare + 1:
         return -1, 0, 0
-    size = _number(data, fields[found - 1, 0], fields[found - 1, 1])
-    skip = _number(data, fields[found - 2, 0], fields[found - 2, 1]) if headers else 0
-    to = _number(data, fields[2, 0], fields[2, 1])
+    size = number(data, fields[found - 1, 0], fields[found - 1, 1])
+    skip = number(data, fields[found - 2, 0], fields[found - 2, 1]) if headers else 0
+    to = number(data, fields[2, 0], fields[2, 1])
     if skip < 0 or skip > size or to < 0 or size > SIZE_MAX:
         return -1, 0, 0
     return size, skip, to
@@ -431,9 +458,10 @@ def _message(
     if to == sid and replies and _position(data, fields[3, 0], fields[3, 1], numbers):
         if not _in_order(numbers, events, state, at, eol):
             return False
-        _entry(data, fields, eol + 2, skip, size, numbers, longs, places, bits, state[ROWS])
+        seq, ts, timed = numbers[0], numbers[2], state[TIMED]
+        write_row(data, fields, eol + 2, skip, size, seq, ts, timed, longs, places, bits, state[ROWS])
         state[ROWS] += 1
-    elif to in (sid, INBOX_SID):
+    elif to in (sid, INBOX_SID) or to >= STRANGE_SID:
         _other(data, fields, at, eol, eol + 2, skip, size, to, events, state)
     return True
 
@@ -455,7 +483,7 @@ def split(data: U1, end: int, sid: int, longs: I8, places: I4, bits: U1, events:
     state[NEED] = 0
     while state[READ] < end and state[ROWS] < longs.shape[1] and state[EVENTS] < events.shape[1]:
         at = state[READ]
-        eol, found = _line(data, at, end, fields)
+        eol, found = fields_of(data, at, end, fields)
         if eol < 0:
             state[ERROR] = MALFORMED if end - at > LINE_MAX else GOOD
             return

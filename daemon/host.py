@@ -22,12 +22,13 @@ from actors.topics import subject_of_topic
 from config.address import Address
 from config.model import NS, Settings
 from daemon.clock import Clock, sleep
+from daemon.echo import Echo
 from daemon.guard import reconcile
 from daemon.log import Gap, LogReader, LogWriter
 from daemon.logs import RateLimited
 from daemon.nats import NatsServer
 from daemon.reach import access, control
-from daemon.streams import JetStreamError, LogIdentity, api, ensure, instant_ns
+from daemon.streams import REPORTS, JetStreamError, LogIdentity, api, ensure, instant_ns
 from daemon.telemetry import Telemetry
 from daemon.wire import Access, publish_all
 
@@ -76,12 +77,15 @@ class Gate:
 class LogHost:
     """One log. `access` says how to reach it, `identity` which one it is."""
 
-    def __init__(self, access: Access, identity: LogIdentity, server: "NatsServer | Cluster", news: "News") -> None:
+    def __init__(
+        self, access: Access, identity: LogIdentity, server: "NatsServer | Cluster", news: "News", clock: Clock
+    ) -> None:
         self.identity, self.access, self.gate = identity, access, news.gate
         self.front: Address | None = None  # of the sensor, once it listens
         self._server = server
-        self.reader = LogReader(access, identity.stream, on_state=news.reading)
-        self.writer = LogWriter(access)
+        self.echo = Echo(clock.now_ns, REPORTS) if access.timed else None  # elsewhere others may write as much as we
+        self.reader = LogReader(access, identity.stream, on_state=news.reading, echo=self.echo)
+        self.writer = LogWriter(access, echo=self.echo)
         news.pokes = (self.reader.poke, self.writer.poke)
 
     @property
@@ -227,15 +231,15 @@ async def open_host(settings: Settings, clock: Clock, telemetry: Telemetry, on_s
     prologue = Prologue(clock)
     if settings.broker.nats is not None:
         cluster = Cluster(settings, prologue, news, clock)
-        return await _started(LogHost(cluster.there, await cluster.prepare(), cluster, news))
+        return await _started(LogHost(cluster.there, await cluster.prepare(), cluster, news, clock))
     assert settings.broker.embedded is not None
     server = NatsServer(settings.broker.embedded, settings.log, settings.data_dir, news.server, prologue=prologue)
     endpoint = await server.start()
-    there = Access((endpoint.url,), endpoint.user, endpoint.password)
+    there = Access((endpoint.url,), endpoint.user, endpoint.password, timed=True)
     if not prologue.started:  # a server that was adopted with its devices in it: nothing had to be prepared
         async with control(there) as nc:
             await prologue(nc, server.identity)
-    return await _started(LogHost(there, server.identity, server, news))
+    return await _started(LogHost(there, server.identity, server, news, clock))
 
 
 async def _started(host: LogHost) -> LogHost:

@@ -1,32 +1,35 @@
 """Into the log again and again until it is there: that something is in the way is told once, and that it is over."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sized
+from typing import Generic, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from daemon.brokers._base import Entry, Log
 from daemon.clock import Clock, sleep
 
+Entries = TypeVar("Entries", bound=Sized)
 
-class Insistent:
-    """One's way into the log. It tells `logger` of WHO.log_unreachable and WHO.log_reached.
+
+class Insistent(Generic[Entries]):
+    """One's way into the log, by `append`. It tells `logger` of WHO.log_unreachable and WHO.log_reached.
 
     `pause_s`: how long to wait after so many failures. `failed` hears of each. `but`: what is for the caller to mend.
     """
 
     def __init__(
-        self, log: Log, clock: Clock, pause_s: Callable[[int], float], logger: FilteringBoundLogger, who: str, *,
+        self, append: Callable[[Entries], Awaitable[object]], clock: Clock, pause_s: Callable[[int], float],
+        logger: FilteringBoundLogger, who: str, *,
         failed: Callable[[], None] = lambda: None, but: tuple[type[Exception], ...] = (),
     ) -> None:  # fmt: skip
-        self._log, self._clock, self._pause_s, self._failed, self._but = log, clock, pause_s, failed, but
+        self._append, self._clock, self._pause_s, self._failed, self._but = append, clock, pause_s, failed, but
         self._logger, self._unreachable, self._reached = logger, f"{who}.log_unreachable", f"{who}.log_reached"
 
-    async def append_many(self, entries: Sequence[Entry]) -> None:
+    async def store(self, entries: Entries) -> None:
         """Returns when all are stored, however long that takes. Raises what `but` names."""
         failures = 0
         while entries:
             try:
-                await self._log.append_many(entries)
+                await self._append(entries)
             except self._but:
                 raise
             except Exception as why:  # noqa: BLE001  # the boundary to the log: whatever ails it, these must get there

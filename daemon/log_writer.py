@@ -11,28 +11,24 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from secrets import token_hex
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
 
 from actors.messages import I8
-from daemon.frames import INBOX_SID, Sheet
+from daemon.echo import Echo
+from daemon.frames import INBOX_SID, STRANGE_SID, Sheet
+from daemon.log_window import ACKNOWLEDGED_S, NotStored, Refused, Window
+from daemon.parcel import MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, Unsaid, size_of
 from daemon.wire import Access, Message, Wire, connect, publish
 
 DEADLINE_S: Final = 30.0
-ACKNOWLEDGED_S: Final = 5.0  # after which a silent connection is given up
 RETRY_S: Final = (0.01, 0.1)
 AGAIN_S: Final = 0.05  # between attempts at what the server refused for now
-WINDOW: Final = 1024  # entries sent at a time
-WINDOW_BITS: Final = 10
-PIECE: Final = 64  # entries written at a time: memory for larger pieces would come from the kernel each time anew
-WINDOW_BYTES: Final = 4 * 1024 * 1024
 FLYING_MAX: Final = 4096  # unacknowledged entries; the server sheds beyond 10 000
+WINDOW_BYTES: Final = 1024 * 1024  # of a parcel, but for a single large entry
 UNSENT_MAX: Final = 8 * 1024 * 1024  # bytes that the socket has not taken: entries wait, replies are dropped
-MSG_ID: Final = "Nats-Msg-Id"
-_MSG_ID: Final = MSG_ID.encode()
 PERMANENT: Final = frozenset({400, 401, 403, 404})  # 429 and 5xx (no room, no leader, too busy) pass
 HEADER_BYTES: Final = 1024  # kept free of max_payload for headers
 
@@ -40,17 +36,6 @@ OnState = Callable[[str, str], None]
 
 _subject = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
 _header = re.compile(r"[^\x00-\x1f\x7f]*").fullmatch
-
-
-class Unsaid(Protocol):
-    """An entry to be. A `Nats-Msg-Id` among the headers makes a repetition by the caller recognisable, too."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
 
 
 class Entry(NamedTuple):
@@ -61,29 +46,17 @@ class Entry(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class _Line(NamedTuple):
-    """An entry in protocol bytes, but for the subject that its acknowledgement goes to, which comes between the two."""
-
-    subject: bytes
-    rest: bytes  # the sizes and what is sized
-    payload_bytes: int
-
-
-class NotStored(Exception):
-    """An entry could not be confirmed in time. It may be in the log all the same."""
-
-
-class Refused(NotStored):
-    """The server, or we, will never take this entry: too large, a bad subject, no permission."""
-
-
 class LogWriter:
     """Appends to the log (the stream that has the subject), and publishes replies. `async with`, or `start`, `close`.
 
     Bounds: FLYING_MAX entries unacknowledged (callers wait), UNSENT_MAX bytes of replies (`dropped` counts).
+    With an echo every entry says when it was first to be stored, and the echo hears of all that is sent.
     """
 
-    def __init__(self, access: Access, *, deadline_s: float = DEADLINE_S, on_state: OnState | None = None) -> None:
+    def __init__(
+        self, access: Access, *, deadline_s: float = DEADLINE_S, on_state: OnState | None = None,
+        echo: Echo | None = None,
+    ) -> None:  # fmt: skip
         self.appended = 0
         self.replied = 0
         self.dropped = 0
@@ -91,16 +64,17 @@ class LogWriter:
         self.refusals = 0
         self._access, self._deadline_s = access, deadline_s
         self._on_state = on_state or _unheard
+        self._echo = echo
+        self._form = Form(echo.now_ns if echo is not None else None)
+        self._roll = Roll()
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected, self._lost, self._poked = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._ebb = asyncio.Event()
         self._turn = asyncio.Lock()  # windows leave one after the other, so that calls keep their order
-        self._windows: dict[int, _Window] = {}
+        self._windows: dict[int, Window] = {}
         self._flying = 0
         self._counter = 1 << WINDOW_BITS  # far from the numbers of requests
-        self._run_id = token_hex(6).encode()
-        self._ids = 0
         self._replies: list[bytes] = []
         self._replies_bytes = 0
         self._state = self._why = ""
@@ -147,22 +121,35 @@ class LogWriter:
         Other writers' entries may lie between. Where the server sheds one of a window (it tells), that one is
         repeated and so comes after the others.
         """
-        windows = [self._window(part) for part in _parts([self._line(entry) for entry in entries])]
+        for entry in entries:
+            _check(entry)
+        return await self._append(self._packed(entries))
+
+    def parcel(self, roll: Roll, size: int) -> Parcel:
+        """A new one, with room for so many bytes, to be filled and then appended."""
+        self._counter += 1
+        return Parcel(self._form, roll.sheet(size), self._counter)
+
+    async def append_parcel(self, parcel: Parcel) -> None:
+        """Store its entries, in order. Raises Refused, NotStored; hand it over again then: nothing is doubled."""
+        await self._append([parcel])
+
+    async def _append(self, parcels: Sequence[Parcel]) -> list[int]:
+        windows = [self._window(parcel) for parcel in parcels]
         try:
             async with asyncio.timeout(self._deadline_s):
                 while missing := [window for window in windows if window.left]:
                     await self._attempt(missing)
         except TimeoutError:
-            left = sum(window.left for window in windows)
+            left, count = sum(window.left for window in windows), sum(map(len, parcels))
             why = next((window.trouble for window in windows if window.trouble), self._why or "no acknowledgement")
-            raise NotStored(
-                f"{left} of {len(entries)} entries not stored within {self._deadline_s:g} s: {why}"
-            ) from None
+            raise NotStored(f"{left} of {count} entries not stored within {self._deadline_s:g} s: {why}") from None
         finally:
             for window in windows:
                 self._land(window, window.flying)
+                window.settle()
                 del self._windows[window.number]
-        self.appended += len(entries)
+        self.appended += sum(map(len, parcels))
         return [seq for window in windows for seq in window.seqs.tolist()]
 
     def reply(self, subject: str, payload: bytes) -> None:
@@ -192,28 +179,28 @@ class LogWriter:
 
     # Sending windows
 
-    def _window(self, lines: Sequence[_Line]) -> "_Window":
-        self._counter += 1
-        window = _Window(self._counter, lines)
+    def _window(self, parcel: Parcel) -> Window:
+        window = Window(parcel)
         self._windows[window.number] = window
         return window
 
-    def _line(self, entry: Unsaid) -> _Line:
-        """The entry as it is sent, with an id. Raises Refused."""
-        headers, payload = entry.headers, entry.payload
-        if not _is_subject(entry.subject) or (headers and not all(map(_header, headers.values()))):
-            raise Refused(f"{entry.subject!r} or a header of it holds a space or a control character")
-        named = b""
-        if MSG_ID not in headers:
-            self._ids += 1
-            named = b"%b: %b%x\r\n" % (_MSG_ID, self._run_id, self._ids)
-        if headers:
-            named += "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
-        head = b"NATS/1.0\r\n%b\r\n" % named
-        rest = b"%d %d\r\n%b%b\r\n" % (len(head), len(head) + len(payload), head, payload)
-        return _Line(entry.subject.encode(), rest, len(payload))
+    def _packed(self, entries: Sequence[Unsaid]) -> list[Parcel]:
+        parcels: list[Parcel] = []
+        first = size = 0
+        for i, entry in enumerate(entries):
+            own = size_of(entry)
+            if i - first == WINDOW or size + own > WINDOW_BYTES:
+                parcels.append(self._pack(entries[first:i], size))
+                first, size = i, 0
+            size += own
+        return [*parcels, self._pack(entries[first:], size)] if len(entries) > first else parcels
 
-    async def _attempt(self, windows: Sequence["_Window"]) -> None:
+    def _pack(self, entries: Sequence[Unsaid], size: int) -> Parcel:
+        parcel = self.parcel(self._roll, size)
+        parcel.put(entries)
+        return parcel
+
+    async def _attempt(self, windows: Sequence[Window]) -> None:
         """Send all that is missing; return when it is stored, or has to be tried again."""
         await self._connected.wait()
         if self._closed:
@@ -225,13 +212,14 @@ class LogWriter:
                 if wire is None or wire.closed:
                     return
                 self._send(wire, window)
-        await asyncio.wait([window.settled for window in windows], timeout=ACKNOWLEDGED_S)
+        for window in windows:
+            await window.settled
         if refusal := next((window.refusal for window in windows if window.refusal), None):
             raise refusal
         if any(window.trouble for window in windows):
             await asyncio.sleep(AGAIN_S)
 
-    async def _room(self, wire: Wire | None, window: "_Window") -> None:
+    async def _room(self, wire: Wire | None, window: Window) -> None:
         while wire is not None and not wire.closed:
             crowded = self._flying > 0 and self._flying + window.left > FLYING_MAX
             if not crowded and wire.unsent <= UNSENT_MAX:
@@ -239,24 +227,23 @@ class LogWriter:
             self._ebb.clear()
             await self._ebb.wait()
 
-    def _send(self, wire: Wire, window: "_Window") -> None:
-        missing = np.flatnonzero(window.seqs == 0).tolist()
-        if not missing:  # the last acknowledgement came while it waited for its turn
+    def _send(self, wire: Wire, window: Window) -> None:
+        if not window.left:  # the last acknowledgement came while it waited for its turn
             return
-        largest = max(window.lines[i].payload_bytes for i in missing)
-        if largest + HEADER_BYTES > wire.max_payload:
-            raise Refused(f"a payload of {largest} bytes is more than the server takes ({wire.max_payload})")
-        inbox, lines, base = wire.inbox, window.lines, window.number << WINDOW_BITS
-        for first in range(0, len(missing), PIECE):
-            some = missing[first : first + PIECE]
-            wire.write(
-                b"".join([b"HPUB %b %b%d %b" % (lines[i].subject, inbox, base + i, lines[i].rest) for i in some])
-            )
-        self.resent += len(missing) if window.sent else 0
-        self._flying += len(missing) - window.flying
-        window.begin(len(missing))
+        parcel = window.parcel
+        # As a rule all of it is smaller than the largest of them might be.
+        if parcel.end - parcel.start > wire.max_payload and parcel.largest + HEADER_BYTES > wire.max_payload:
+            raise Refused(f"a payload of {parcel.largest} bytes is more than the server takes ({wire.max_payload})")
+        for first, last in window.missing():
+            wire.write(parcel.publishes(first, last))
+        if self._echo is not None:
+            self._echo.sent(parcel)
+        self.resent += window.left if parcel.was_sent else 0
+        parcel.was_sent = True
+        self._flying += window.left - window.flying
+        window.begin()
 
-    def _land(self, window: "_Window", count: int) -> None:
+    def _land(self, window: Window, count: int) -> None:
         count = min(count, window.flying)
         window.flying -= count
         self._flying -= count
@@ -266,14 +253,20 @@ class LogWriter:
 
     def stored(self, numbers: I8, seqs: I8) -> None:
         ids = numbers >> WINDOW_BITS
-        for number in np.unique(ids).tolist() if ids[0] != ids[-1] else [int(ids[0])]:
+        among = np.unique(ids).tolist() if ids[0] != ids[-1] else [int(ids[0])]
+        for number in among:
             window = self._windows.get(number)
             if window is not None:
-                mine = ids == number
+                mine = ids == number if len(among) > 1 else slice(None)
                 self._land(window, window.take(numbers[mine] & (WINDOW - 1), seqs[mine]))
+        if self._echo is not None:
+            self._echo.stored(numbers, seqs)
 
     def message(self, message: Message) -> None:
-        """An acknowledgement that is none: the server says why."""
+        """An acknowledgement that is none: the server says why. Or a stranger's entry, for the echo to know of."""
+        if message.sid >= STRANGE_SID and self._echo is not None:
+            self._echo.strange()
+            return
         window = self._windows.get(message.number >> WINDOW_BITS) if message.sid == INBOX_SID else None
         if window is not None:
             why, final = _refusal(message)
@@ -282,6 +275,8 @@ class LogWriter:
     def lost(self, why: str) -> None:
         self._wire, self._why = None, why
         self._connected.clear()
+        if self._echo is not None:
+            self._echo.lost()
         self._replies, self._replies_bytes = [], 0
         for window in self._windows.values():
             self._land(window, window.flying)
@@ -310,7 +305,9 @@ class LogWriter:
         delay_s = RETRY_S[0]
         while True:
             try:
-                wire = await connect(self._access, self, "detectd log writer")
+                wire = await connect(
+                    self._access, self, "detectd log writer", inbox_id=self._form.inbox, echo=self._echo is None
+                )
             except (OSError, TimeoutError) as error:
                 self._why = str(error)
                 self._tell("disconnected", self._why)
@@ -327,6 +324,8 @@ class LogWriter:
         """Use a connection until it is lost, or nothing comes over it while entries are unacknowledged."""
         self._lost.clear()
         self._wire = wire
+        if self._echo is not None:
+            self._echo.connected(wire)
         self._connected.set()
         self._tell("connected", "")
         try:
@@ -347,55 +346,10 @@ class LogWriter:
             self._on_state(state, why)
 
 
-class _Window:
-    """Entries that are sent together, and where the server stored them."""
-
-    def __init__(self, number: int, lines: Sequence[_Line]) -> None:
-        self.number, self.lines = number, lines
-        self.seqs: I8 = np.zeros(len(lines), np.int64)  # [entry] 0 = not known
-        self.left = len(lines)
-        self.flying = 0
-        self.sent = False
-        self.trouble = ""
-        self.refusal: Refused | None = None
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def begin(self, flying: int) -> None:
-        """It is on its way, once more."""
-        self.flying, self.sent, self.trouble = flying, True, ""
-        if self.settled.done():
-            self.settled = asyncio.get_running_loop().create_future()
-
-    def take(self, places: I8, seqs: I8) -> int:
-        """Note where entries are; gives how many of them are news."""
-        before = self.left
-        self.seqs[places] = seqs
-        self.left = len(self.seqs) - int(np.count_nonzero(self.seqs))
-        if not self.left:
-            self.settle()
-        return before - self.left
-
-    def refuse(self, why: str, *, final: bool) -> None:
-        self.trouble = why
-        if final:
-            self.refusal = Refused(why)
-        self.settle()
-
-    def settle(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(None)
-
-
-def _parts(lines: Sequence[_Line]) -> list[Sequence[_Line]]:
-    """Cut into windows: at most WINDOW entries and, but for a single large one, WINDOW_BYTES."""
-    parts: list[Sequence[_Line]] = []
-    start = size = 0
-    for i, line in enumerate(lines):
-        size += line.payload_bytes
-        if i > start and (i - start == WINDOW or size > WINDOW_BYTES):
-            parts.append(lines[start:i])
-            start, size = i, line.payload_bytes
-    return [*parts, lines[start:]] if len(lines) > start else parts
+def _check(entry: Unsaid) -> None:
+    """Raises Refused."""
+    if not _is_subject(entry.subject) or (entry.headers and not all(map(_header, entry.headers.values()))):
+        raise Refused(f"{entry.subject!r} or a header of it holds a space or a control character")
 
 
 def _is_subject(text: str) -> bool:

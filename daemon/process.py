@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -32,12 +32,16 @@ class Process:
         self._child = child
 
     @classmethod
-    def spawn(cls, command: Sequence[str], stderr: Path) -> Self:
-        """Start `command` in a session of its own: Ctrl-C at the terminal is for the daemon alone. Raises OSError."""
+    def spawn(cls, command: Sequence[str], stderr: Path, environment: Mapping[str, str] | None = None) -> Self:
+        """Start `command` in a session of its own: Ctrl-C at the terminal is for the daemon alone. Raises OSError.
+
+        `environment` is added to ours; what ours says already stays.
+        """
         with stderr.open("wb") as sink:
             child = subprocess.Popen(  # noqa: S603 - the command is our own binary and file
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-            )
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
+                env={**(environment or {}), **os.environ},
+            )  # fmt: skip
         return cls(_identity_of_child(child.pid), os.pidfd_open(child.pid), child)
 
     @classmethod

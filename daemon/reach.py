@@ -33,7 +33,7 @@ def access(settings: Settings) -> Access:
     assert settings.broker.embedded is not None
     there = address_of(settings.broker.embedded.nats)
     there = replace(there, port=there.port or keys.nats_port)
-    return Access((f"nats://{there}",), DAEMON_USER, keys.daemon_password)
+    return Access((f"nats://{there}",), DAEMON_USER, keys.daemon_password, timed=True)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ happen before devices come in is not known here (daemon/nats.py).
 """
 
 import asyncio
+import os
 import signal
 import socket
 from dataclasses import dataclass, field, replace
@@ -242,7 +243,8 @@ class ServerChild:
         self._write_conf(path, door_open=False)
         self._log_start = _size(self.folder / "server.log")
         await self._end_strays(path)
-        self._process = Process.spawn([str(self._binary.path), "-c", str(path)], self.folder / "server.err")
+        command = [str(self._binary.path), "-c", str(path)]
+        self._process = Process.spawn(command, self.folder / "server.err", {"GOMAXPROCS": str(_threads())})
         self._pid = self._process.identity.pid
         self._note(is_open=False)
         return await self._connect()
@@ -320,6 +322,14 @@ def _free_port(host: str) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _threads() -> int:
+    """On how many cores Go is to run at once: half of them, the daemon being busy on the others.
+
+    With more threads than it has work for, the server spends a third of its time on looking for some.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def _size(path: Path) -> int:

@@ -296,6 +296,12 @@ class Telemetry:
         self.log_lag = self._gauge("log_lag_entries", "Entries of the log not yet judged and stored.")
         self.log_connected = self._gauge("log_connected", "1 while the log can be read.")
         self.gaps = self._counter("log_gaps", "Times the log had dropped entries before they were read.")
+        self.entries_echoed = Total(
+            self.registry, "detectd_log_entries_echoed", "Entries of the log that were read without being sent back."
+        )
+        self.echo_breaks = Total(
+            self.registry, "detectd_log_echo_breaks", "Times that the log itself had to be read again instead."
+        )
         self.entries_resent = Total(
             self.registry, "detectd_log_entries_resent", "Entries sent to the log again: their answer was lost or late."
         )

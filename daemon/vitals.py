@@ -206,6 +206,9 @@ class Vitals:
         telemetry.replies_sent.read_from(lambda: float(app.host.writer.replied))
         telemetry.replies_dropped.read_from(lambda: float(app.host.writer.dropped))
         telemetry.entries_resent.read_from(lambda: float(app.host.writer.resent))
+        if (echo := app.host.echo) is not None:
+            telemetry.entries_echoed.read_from(lambda: float(echo.taken))
+            telemetry.echo_breaks.read_from(lambda: float(echo.breaks))
         telemetry.store_waits.read_from(lambda: float(app.store.writer.waits))
         telemetry.events_repeated.read_from(lambda: float(app.store.counters.repeats))
         telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))

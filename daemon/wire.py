@@ -47,6 +47,7 @@ from daemon.frames import (
     STATUS,
     STORED,
     TAIL,
+    TIMED,
     Sheet,
     split,
 )
@@ -71,12 +72,16 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where nats-server is and who we are there. `urls`: nats://host:port or tls://host:port; any of them will do."""
+    """Where nats-server is and who we are there. `urls`: nats://host:port or tls://host:port; any of them will do.
+
+    `timed`: entries may say when they came, since nobody but detectd can publish there with headers.
+    """
 
     urls: tuple[str, ...]
     user: str = ""
     password: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = None
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ NOBODY: Final = _Nobody()
 class Wire(asyncio.BufferedProtocol):
     """One connection; use `connect`. `heard` counts the bytes that came: who watches it knows that the server lives."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, *, inbox_id: str = "", timed: bool = False) -> None:
         self.info: dict[str, Any] = {}
         self.heard = 0
         self.closed = False
@@ -129,11 +134,11 @@ class Wire(asyncio.BufferedProtocol):
         self._why = ""
         self._sheet = Sheet()
         self._state: I8 = np.zeros(STATE, np.int64)
+        self._state[TIMED] = timed
         self._events: I8 = np.zeros((EVENT_COLUMNS, EVENTS_MAX), np.int64)
         self._transport: asyncio.Transport | None = None
-        self._id = token_hex(8)
-        self.inbox = f"_INBOX.{self._id}.".encode()
-        """Where answers come to: this and a number; an acknowledgement of a publish calls `Inbox.stored` with it."""
+        # Answers come to _INBOX.ID.NUMBER; an acknowledgement of a publish calls `Inbox.stored` with its number.
+        self._id = inbox_id or token_hex(8)
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pongs: list[asyncio.Future[None]] = []
         self._requests: dict[int, asyncio.Future[Message]] = {}
@@ -141,8 +146,8 @@ class Wire(asyncio.BufferedProtocol):
 
     # What others call
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Send protocol bytes; nothing happens on a closed connection."""
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send protocol bytes, that may not change any more; nothing happens on a closed connection."""
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
@@ -210,7 +215,7 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.abort()
         self._end()
 
-    async def greet(self, access: Access, host: str, name: str) -> None:
+    async def greet(self, access: Access, host: str, name: str, *, echo: bool) -> None:
         """INFO, TLS where it is wanted, CONNECT, and the PONG that says that we are in."""
         await self._greeted
         if access.tls is not None or self.info.get("tls_required"):
@@ -221,6 +226,7 @@ class Wire(asyncio.BufferedProtocol):
             "headers": True,
             "no_responders": True,
             "protocol": 1,
+            "echo": echo,
             "lang": "python",
             "version": "detectd",
             "name": name,
@@ -307,11 +313,13 @@ class Wire(asyncio.BufferedProtocol):
     def _tell(self, sheet: Sheet, first: int, count: int) -> None:
         if count:
             events = self._events[:, :count]
-            kinds = events[KIND]
-            acks = kinds == STORED
-            if acks.any():
+            acks = events[KIND] == STORED
+            others = np.flatnonzero(~acks).tolist()
+            if not others:  # nearly always
+                self._inbox.stored(events[TAIL], events[SEQ])
+            elif len(others) < count:
                 self._inbox.stored(events[TAIL, acks], events[SEQ, acks])
-            for k in np.flatnonzero(~acks).tolist():
+            for k in others:
                 row = int(events[ROW, k])
                 if row > first:
                     self._inbox.entries(sheet, first, row)
@@ -372,25 +380,29 @@ class Wire(asyncio.BufferedProtocol):
         self._inbox.lost(self._why)
 
 
-async def connect(access: Access, inbox: Inbox, name: str) -> Wire:
-    """Connect to the first server that takes us. Raises WireError (with the last reason) or TimeoutError."""
+async def connect(access: Access, inbox: Inbox, name: str, *, inbox_id: str = "", echo: bool = True) -> Wire:
+    """Connect to the first server that takes us. Raises WireError (with the last reason) or TimeoutError.
+
+    `inbox_id`: of the inbox, where it is to be the same for each connection; only one at a time may have it. Without
+    `echo` subscriptions leave out what the connection itself publishes.
+    """
     failure: Exception = WireError("no server is named")
     for url in access.urls:
         try:
             async with asyncio.timeout(CONNECT_S):
-                return await _connect(access, url, inbox, name)
+                return await _connect(access, url, inbox, name, inbox_id=inbox_id, echo=echo)
         except (OSError, TimeoutError) as error:
             failure = error
     raise WireError(f"{', '.join(access.urls)}: {str(failure) or 'no answer in time'}") from failure
 
 
-async def _connect(access: Access, url: str, inbox: Inbox, name: str) -> Wire:
+async def _connect(access: Access, url: str, inbox: Inbox, name: str, *, inbox_id: str, echo: bool) -> Wire:
     place = urlsplit(url if "://" in url else f"nats://{url}")
     host = place.hostname or "127.0.0.1"
-    wire = Wire(inbox)
+    wire = Wire(inbox, inbox_id=inbox_id, timed=access.timed)
     await asyncio.get_running_loop().create_connection(lambda: wire, host, place.port or 4222)
     try:
-        await wire.greet(access, host, name)
+        await wire.greet(access, host, name, echo=echo)
     except BaseException as error:
         wire.abort(str(error))
         raise

@@ -5,14 +5,14 @@ Written from the description of the NATS client protocol and of JetStream's repl
 
 from actors.entries import classify
 from actors.messages import BACKLOG, COPIED
-from daemon.frames import INBOX_SID, LOG_SID
+from daemon.frames import INBOX_SID, LOG_SID, STRANGE_SID
 
 
 class Malformed(Exception):
     pass
 
 
-def read(data: bytes, seq: int, cseq: int) -> list[tuple]:
+def read(data: bytes, seq: int, cseq: int, timed: bool = False) -> list[tuple]:
     """What the bytes say, in order, up to the first incomplete frame; it may end malformed or broken.
 
     ("entry", seq, ts, origin, kind, flags, subject, token, payload) · ("line", text) · ("status"|"message", sid, body)
@@ -48,8 +48,8 @@ def read(data: bytes, seq: int, cseq: int) -> list[tuple]:
                 if at != seq:
                     said.append(("skipped", seq, at - 1))
                 seq, cseq = at + 1, cseq + 1
-                said.append(entry(at, ts, subject, headers, body))
-            elif sid in (LOG_SID, INBOX_SID):
+                said.append(entry(at, ts, subject, headers, body, timed))
+            elif sid in (LOG_SID, INBOX_SID) or sid >= STRANGE_SID:
                 said.append(other(subject, sid, headers, body))
     except Malformed:
         said.append(("malformed",))
@@ -84,8 +84,13 @@ def position(reply: bytes):
     return None if None in found else found
 
 
-def entry(seq, ts, subject, headers, body):
+def entry(seq, ts, subject, headers, body, timed):
     kind, flags, off, length = classify(subject)
+    own = None
+    for line in headers.split(b"\r\n"):
+        if line.startswith(b"Detectd-Time:"):
+            own = number(line.removeprefix(b"Detectd-Time:").lstrip(b" "))
+    ts = own if timed and own is not None else ts
     origin = ts
     for line in headers.split(b"\r\n"):
         if line.startswith(b"Detectd-First-Time:"):

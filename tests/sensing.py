@@ -12,6 +12,7 @@ from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
 from config.address import Address
 from daemon.brokers._base import Entry
 from daemon.clock import Clock, SystemClock
+from daemon.parcel import Form, Parcel, Roll
 from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.upstream import Upstream
@@ -37,6 +38,7 @@ class LogDouble:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.form = Form()
         self.away = False
         self.hung = asyncio.Event()
         self.hung.set()
@@ -49,6 +51,13 @@ class LogDouble:
             raise OSError("the log is away")
         self.entries += entries
         return list(range(len(self.entries)))
+
+    def parcel(self, roll: Roll, size: int) -> Parcel:
+        return Parcel(self.form, roll.sheet(size), 1)
+
+    async def append_parcel(self, parcel: Parcel) -> None:
+        frames = parcel.frames()
+        await self.append_many([Entry(frames.subject(i), frames.payload(i)) for i in range(len(frames))])
 
     def events(self) -> list[tuple[str, str, str, int]]:
         """(kind, client, topic, count), in the log's order."""
@@ -94,12 +103,14 @@ class Seen:
 @asynccontextmanager
 async def sensing(
     port: int, *, door: Doorman | None = None, clock: Clock | None = None, log: LogDouble | None = None,
-    name: str = "plant", upstream: Upstream | None = None, **options: Any,
+    name: str = "plant", upstream: Upstream | None = None, takes_reports: bool = False, **options: Any,
 ) -> AsyncIterator[Seen]:  # fmt: skip
     """In front of a broker on this port of loopback."""
     log = log or LogDouble()
     to = upstream or Upstream(lambda: Address("127.0.0.1", port))
-    sensor = Sensor(name, to, door or OpenDoor(), log, clock or SystemClock(), **options)
+    sensor = Sensor(
+        name, to, door or OpenDoor(), log, clock or SystemClock(), reports=log if takes_reports else None, **options
+    )
     address = await sensor.listen(ANYWHERE)
     task = asyncio.create_task(sensor.run())
     try:

@@ -9,7 +9,8 @@ from actors.events import SUBJECT
 from daemon.brokers._base import Entry, Log
 from daemon.clock import Clock
 from daemon.insist import Insistent
-from daemon.log_writer import MSG_ID, Refused
+from daemon.log_window import Refused
+from daemon.parcel import MSG_ID
 
 RETRY_S: Final = 0.5  # doubles with each failure, up to RETRY_MAX_S; the wait is a random part of it
 RETRY_MAX_S: Final = 30.0
@@ -31,7 +32,7 @@ class Outlet:
     def __init__(self, name: str, writer: Log, clock: Clock, random: Callable[[], float], counts: StoreCounts) -> None:
         self._name, self._random, self._counts = name, random, counts
         self._log = Insistent(
-            writer, clock, self._pause_s, structlog.get_logger(__name__, source=name), "source",
+            writer.append_many, clock, self._pause_s, structlog.get_logger(__name__, source=name), "source",
             failed=self._failed, but=(Refused,),
         )  # fmt: skip
 
@@ -45,7 +46,7 @@ class Outlet:
             for number, payload in enumerate(payloads)
         ]
         try:
-            await self._log.append_many(entries)
+            await self._log.store(entries)
         except Refused as why:
             await self._one_by_one(entries, token, why)
         else:

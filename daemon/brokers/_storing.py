@@ -67,7 +67,7 @@ class Storing:
         self._store, self._wire, self._inbox = store, wire, inbox
         self._around, self._counts, self._reading = store.around, store.counts, store.reading
         logger = structlog.get_logger(__name__, bridge=store.name)
-        self._log = Insistent(self._around.log, self._around.clock, store.pause_s, logger, "bridge")
+        self._log = Insistent(self._around.log.append_many, self._around.clock, store.pause_s, logger, "bridge")
         self._backlog_until_ns = self._around.clock.monotonic_ns() + int(BACKLOG_S * NS)
         self._may_begin = asyncio.Event()
         self._places = asyncio.Semaphore(UNDER_WAY_MAX)
@@ -188,7 +188,7 @@ class Storing:
 
     async def _append(self, batch: Batch) -> None:
         """However long it takes. A batch behind one that fails may be stored before it."""
-        await self._log.append_many(batch.entries)
+        await self._log.store(batch.entries)
         self._counts.stored += batch.reports
         self._counts.events += batch.events
 

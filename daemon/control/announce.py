@@ -18,7 +18,7 @@ from config.merge import merged
 from config.model import NS, Rules
 from daemon.clock import Clock, sleep
 from daemon.control.rules import Con, api_rules
-from daemon.log_writer import NotStored
+from daemon.log_window import NotStored
 
 T = TypeVar("T")
 RULES: Final = "rules"  # the key under which the store remembers the digest of the last announced rules

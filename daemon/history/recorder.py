@@ -26,6 +26,7 @@ from actors.world import World
 from config.kinds import ValueField
 from config.model import NS
 from daemon.database import Readers
+from daemon.held import Held
 from daemon.history import compaction, reader, tables
 from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
 from daemon.history.points import MS, REPORTS, Key, Points, points_of
@@ -127,7 +128,8 @@ class History:
         self._things_max = 0
         self._queue: deque[_Item] = deque()
         self._queued = 0  # items, since the start
-        self._reports_held = self._bytes_held = self._windows_held = 0
+        self._reports_held = self._windows_held = 0
+        self._held = Held()
         self._taken = 0  # the last position that the pipeline has told of
         self._behind: Behind | None = None
         self._is_hung = False
@@ -201,7 +203,7 @@ class History:
         if len(routed.reports) and self._kept.kept:
             self._put(_Reports(routed, self._kept, self._taken))
             self._reports_held += len(routed.reports)
-            self._bytes_held += len(frames.data)
+            self._held.take(frames.data)
             if self._is_full(1.0):
                 self._fall_behind()
 
@@ -353,7 +355,7 @@ class History:
         match item:
             case _Reports(routed=routed):
                 self._reports_held -= len(routed.reports)
-                self._bytes_held -= len(routed.batch.frames.data)
+                self._held.give(routed.batch.frames.data)
             case _Windows(size=size):
                 self._windows_held -= size
             case _Defined():
@@ -364,7 +366,7 @@ class History:
         return self._is_full(0.5) or self._windows_held > 0.5 * WINDOWS_HELD_MAX
 
     def _is_full(self, share: float) -> bool:
-        return self._reports_held > share * REPORTS_HELD_MAX or self._bytes_held > share * BYTES_HELD_MAX
+        return self._reports_held > share * REPORTS_HELD_MAX or self._held.size > share * BYTES_HELD_MAX
 
     def _append(self, rows: Rows) -> None:
         self._tail.append(rows, frozenset(number for key, number in self._series.items() if key.is_set))
@@ -382,7 +384,8 @@ class History:
         log.error("history.failed", error=repr(error), why="judging goes on; metric values are no longer kept")
         self.state, self._behind = "failed", None
         self._queue.clear()
-        self._reports_held = self._bytes_held = self._windows_held = 0
+        self._reports_held = self._windows_held = 0
+        self._held = Held()
 
     # ---- behind ----
 

@@ -9,18 +9,22 @@ something else that the client published may overtake one of ours; clients tell 
 """
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Final
+from collections import deque
+from typing import Final, Protocol
 
+import numpy as np
 import structlog
 
-from daemon.brokers._base import Entry, Log
+from actors.messages import U1
 from daemon.clock import Clock
 from daemon.insist import Insistent
-from daemon.log_writer import Refused
+from daemon.log_window import Refused
+from daemon.pace import Pace
+from daemon.parcel import WINDOW, Parcel, Roll
 from daemon.sensor.counts import Counts
 from daemon.sensor.ledger import pause_s
-from daemon.sensor.link import FULL, PUBACK, Link
+from daemon.sensor.link import FULL, Link
+from daemon.sensor.packing import PUBACK_BYTES, Reports, pack, room_for
 
 BYTES_MAX: Final = 32 * 1024 * 1024  # taken and not stored; beyond it clients wait
 COST: Final = 512  # bytes of memory that a report takes beside its own
@@ -29,38 +33,50 @@ LAST_S: Final = 2.0  # for the log to take what was taken last
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What is stored at once, and then said to whom."""
+class Parcels(Protocol):
+    """The log's writer (daemon/log_writer.py)."""
 
-    entries: list[Entry] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)  # of each entry
-    packet_ids: list[int] = field(default_factory=list)  # 0: nobody waits for an answer
-    size: int = 0
+    def parcel(self, roll: Roll, size: int) -> Parcel: ...
+    async def append_parcel(self, parcel: Parcel) -> None: ...
+
+
+class _Batch:
+    """What is stored at once, and what is said to whom then."""
+
+    __slots__ = ("answers", "parcel", "said", "size", "takes")
+
+    def __init__(self, parcel: Parcel) -> None:
+        self.parcel = parcel
+        self.answers: U1 = np.empty(PUBACK_BYTES * WINDOW, np.uint8)
+        self.said = 0  # bytes of them
+        self.takes: list[tuple[Link, int]] = []  # whose reports, and where their answers end
+        self.size = 0
 
 
 class Intake:
     """Of one sensor. What comes while a batch is on its way to the log is the next one: batches grow with the load."""
 
-    def __init__(self, source: str, writer: Log, clock: Clock, counts: Counts, bytes_max: int = BYTES_MAX) -> None:
-        self._source, self._counts = source, counts
+    def __init__(self, source: str, writer: Parcels, clock: Clock, counts: Counts, bytes_max: int = BYTES_MAX) -> None:
+        self._source, self._writer, self._counts = source, writer, counts
         logger = structlog.get_logger(__name__, source=source)
-        self._log = Insistent(writer, clock, pause_s, logger, "sensor", but=(Refused,))
+        self._log = Insistent(writer.append_parcel, clock, pause_s, logger, "sensor", but=(Refused,))
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._next = _Batch()
+        self._roll = Roll()
+        self._waiting: deque[_Batch] = deque()  # the last one is being filled
+        self._pace = Pace()
         self._is_due = False
         self._storing: asyncio.Task[None] | None = None
         self._crowd: dict[Link, None] = {}  # wait for room
 
-    def take(self, link: Link, topic: bytes, payload: bytes, packet_id: int) -> None:
-        """A report of QoS 1 (`packet_id`) or 0. When there is no room for more, the link is not read until there is."""
-        batch = self._next
-        batch.entries.append(Entry(topic.replace(b"/", b".").decode(), payload))
-        batch.links.append(link)
-        batch.packet_ids.append(packet_id)
-        batch.size += len(payload) + COST
-        self._bytes += len(payload) + COST
+    def take(self, link: Link, whole: bytes, packets: Reports) -> int:
+        """The reports among these packets of a client; gives how many bytes of `whole` they were.
+
+        When there is no room for more, the link is not read until there is.
+        """
+        taken = 0
+        for first in range(0, len(packets), WINDOW):
+            taken += self._take(link, whole, packets[first : first + WINDOW])
         if self._bytes >= self._bytes_max and link not in self._crowd:
             self._counts.report_waits += 1
             self._crowd[link] = None
@@ -68,6 +84,18 @@ class Intake:
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._begin)
+        return taken
+
+    def _take(self, link: Link, whole: bytes, packets: Reports) -> int:
+        size = room_for(whole, packets)
+        if not self._waiting or not self._waiting[-1].parcel.has_room(len(packets), size):
+            self._waiting.append(_Batch(self._writer.parcel(self._roll, size)))
+        batch = self._waiting[-1]
+        batch.said, count, taken = pack(batch.parcel, whole, packets, batch.answers, batch.said)
+        batch.takes.append((link, batch.said))
+        batch.size += taken + COST * count
+        self._bytes += taken + COST * count
+        return taken
 
     async def close(self) -> None:
         """Store and acknowledge what was taken, as far as the log answers at once. Nothing may be taken any more."""
@@ -87,28 +115,32 @@ class Intake:
             )
 
     async def _store_all(self) -> None:
-        while self._next.entries:
-            batch, self._next = self._next, _Batch()
+        while self._waiting:
+            batch = self._waiting.popleft()
             try:
-                await self._log.append_many(batch.entries)  # however long it takes: of QoS 0 there is no other copy
+                # However long it takes: of QoS 0 there is no other copy.
+                await self._log.store(batch.parcel)
                 self._acknowledge(batch)
             except Exception as bug:  # isolation boundary: its clients come again
-                log.error("sensor.reports_failed", sensor=self._source, reports=len(batch.entries), exc_info=bug)
-                for link in batch.links:
+                log.error("sensor.reports_failed", sensor=self._source, reports=len(batch.parcel), exc_info=bug)
+                for link, _ in batch.takes:
                     link.close()
             finally:
                 self._bytes -= batch.size
                 self._let_the_crowd_go()
+            if (rest_s := self._pace.rest_s(len(batch.parcel))) > 0:
+                await asyncio.sleep(rest_s)
         self._is_due = False
 
     def _acknowledge(self, batch: _Batch) -> None:
-        answers: dict[Link, bytearray] = {}
-        for link, packet_id in zip(batch.links, batch.packet_ids, strict=True):
-            if packet_id:
-                answers.setdefault(link, bytearray()).extend(PUBACK + packet_id.to_bytes(2))
-        for link, said in answers.items():
-            link.say(bytes(said))
-        self._counts.reports += len(batch.entries)
+        said, start = batch.answers[: batch.said].tobytes(), 0
+        answers: dict[Link, bytes] = {}
+        for link, end in batch.takes:
+            answers[link] = answers.get(link, b"") + said[start:end]
+            start = end
+        for link, answer in answers.items():
+            link.say(answer)
+        self._counts.reports += len(batch.parcel)
 
     def _let_the_crowd_go(self) -> None:
         if self._crowd and self._bytes < self._bytes_max // 2:

@@ -14,7 +14,7 @@ from daemon.brokers._base import Entry, Log
 from daemon.brokers._tally import payloads
 from daemon.clock import NS, Clock
 from daemon.insist import Insistent
-from daemon.log_writer import MSG_ID
+from daemon.parcel import MSG_ID
 from daemon.sensor.counts import Counts
 
 RETRY_S: Final = 0.1  # doubles with each failure, up to RETRY_MAX_S
@@ -27,7 +27,9 @@ class Ledger:
 
     def __init__(self, source: str, writer: Log, clock: Clock, counts: Counts) -> None:
         self._source, self._clock, self._counts = source, clock, counts
-        self._log = Insistent(writer, clock, pause_s, structlog.get_logger(__name__, source=source), "sensor")
+        self._log = Insistent(
+            writer.append_many, clock, pause_s, structlog.get_logger(__name__, source=source), "sensor"
+        )
         self._run, self._number = token_hex(6), 0
         self._since_ns: int | None = None
         self._turn = asyncio.Lock()
@@ -58,7 +60,7 @@ class Ledger:
     async def _store(self, entries: Sequence[Entry]) -> None:
         self._since_ns = self._clock.monotonic_ns()
         try:
-            await self._log.append_many(entries)
+            await self._log.store(entries)
         finally:
             self._since_ns = None
 

@@ -14,9 +14,10 @@ from daemon.sensor.connect import Connect, Malformed, TooMuch
 from daemon.sensor.counts import Counts
 from daemon.sensor.door import Doorman, Hello, Pass, still_good
 from daemon.sensor.greeting import Greeting
-from daemon.sensor.packets import DOWN, END, FIVE, KIND, PACKET_ID, PUBLISH, REPORT, REPORTS, SIZE, START
-from daemon.sensor.stream import Room, Row, Span, Stream
-from daemon.sensor.sums import TOPICS_MAX, Sum, add, begun
+from daemon.sensor.packets import DOWN, END, FIVE, KIND, PUBLISH, REPORT, REPORTS, SIZE, START, TEXT, TEXT_LEN
+from daemon.sensor.packing import PUBACK, Reports
+from daemon.sensor.stream import Room, Row, Span, Stream, table_of
+from daemon.sensor.sums import TOPICS_MAX, Sum, add, add_one, begun
 
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
 
@@ -24,7 +25,6 @@ GREETING, PASSING, ENDED = range(3)
 # Why a side is not read: the other side is slow; the sums are full; the log is slow; it takes no answers; all must end
 STALLED, CROWDED, FULL, DEAF, LEAVING = 1, 2, 4, 8, 16
 
-PUBACK: Final = b"\x40\x02"  # and a packet id: MQTT 3.1.1
 SILENCE: Final = 1.5  # times the keep-alive (MQTT 3.1.1, 3.1.2.10)
 
 
@@ -45,7 +45,9 @@ class Books(Protocol):
 class Intake(Protocol):
     """Who takes reports on the short way into the log (daemon/sensor/intake.py)."""
 
-    def take(self, link: "Link", topic: bytes, payload: bytes, packet_id: int) -> None: ...
+    def take(self, link: "Link", whole: bytes, packets: Reports) -> int:
+        """The reports among these packets; how many bytes of `whole` they were."""
+        ...
 
 
 class Around(Protocol):
@@ -223,7 +225,7 @@ class Link(asyncio.Protocol):
             self._note(up, rows)
         else:
             left_out = self._judge.refused(up, rows, skip)
-        if self._intake is not None:
+        if self._intake is not None and rows:
             left_out = self._take_reports(self._intake, up, rows, left_out)
         if self._asides is not None:  # else it goes through as it came
             data = up.without(left_out)
@@ -233,17 +235,25 @@ class Link(asyncio.Protocol):
 
     def _take_reports(self, intake: Intake, up: Stream, rows: list[Row], refused: list[Span]) -> list[Span]:
         """Hand over the reports that are not refused; both, in order: what does not go to the broker."""
-        starts = {start for start, _ in refused}
-        taken = []
-        for row in rows:
-            if row[REPORT] and row[START] not in starts:
-                end = row[END]
-                intake.take(self, up.topic(row), up.whole[end - row[SIZE] : end], row[PACKET_ID])
-                taken.append((row[START], end))
+        if refused:
+            starts = {start for start, _ in refused}
+            rows = [row for row in rows if row[START] not in starts]
+        taken = [(row[START], row[END]) for row in rows if row[REPORT]]
+        if not taken:
+            return refused
+        if intake.take(self, up.whole, table_of(rows)) == up.done:
+            return [(0, up.done)]
         return sorted(refused + taken) if refused else taken
 
     def _note(self, up: Stream, rows: list[Row]) -> None:
+        sums, whole = self.sums, up.whole
         for row in rows:
+            if row[REPORT]:  # what comes most
+                start = row[TEXT]
+                found = sums.get(whole[start : start + row[TEXT_LEN]])
+                if found is not None:
+                    add_one(found, row[SIZE])
+                    continue
             if row[KIND] == PUBLISH:
                 self.published(up.topic(row), row)
             else:

@@ -24,7 +24,7 @@ from daemon.sensor.counts import Counts
 from daemon.sensor.denied import OwnRefusals, nothing_refused
 from daemon.sensor.door import Doorman
 from daemon.sensor.entrance import Entrance
-from daemon.sensor.intake import Intake
+from daemon.sensor.intake import Intake, Parcels
 from daemon.sensor.link import LEAVING, Link
 from daemon.sensor.listener import LINKS_MAX, Listener, keep_alive, links_max
 from daemon.sensor.newcomers import Newcomers
@@ -71,9 +71,9 @@ class Sensor:
     def __init__(
         self, name: str, upstream: Upstream, doorman: Doorman, writer: Log, clock: Clock, *,
         tls: ssl.SSLContext | None = None, gate: Gate | None = None, refuses: OwnRefusals = nothing_refused,
-        takes_reports: bool = False, bounds: Bounds | None = None,
+        reports: Parcels | None = None, bounds: Bounds | None = None,
     ) -> None:  # fmt: skip
-        """`takes_reports`: they go into the log at once, not to the broker, which must know of no keep-alive."""
+        """`reports`: where they go at once, and not to the broker, which must know of no keep-alive then."""
         self.name = name
         self.counts = Counts()
         self.room = Room()
@@ -82,7 +82,7 @@ class Sensor:
         self._gate: Gate = gate or AlwaysOpen()
         self._bounds = bounds = bounds or Bounds()
         self.books = Books(name, writer, clock, self.counts, bounds.keys)
-        self.intake = Intake(name, writer, clock, self.counts) if takes_reports else None
+        self.intake = Intake(name, reports, clock, self.counts) if reports is not None else None
         self.now_s = clock.monotonic_ns() // NS
         self._is_open = asyncio.Event()
         self._run, self._number = token_hex(4), 0

@@ -62,7 +62,7 @@ class Sensors:
             tls=_listener(embedded.tls),
             gate=self._host.gate,
             refuses=own_refusals(PUBLISH_DENIED),
-            takes_reports=True,
+            reports=self._host.writer,
         )
         wanted = address_of(embedded.mqtt)
         front = await self._listen(sensor, server.front, may_move=not wanted.port)

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from actors.messages import I8
 from daemon.sensor.connect import Malformed, TooMuch
 from daemon.sensor.packets import ALIAS, COLUMNS, HEAD_MAX, ROWS_MAX, TEXT, TEXT_LEN, TOO_LONG, scan
 
@@ -17,6 +18,7 @@ NOTHING: Final[list[Row]] = []
 
 # All streams are read in one thread, and a table's rows are used before it is filled again.
 _table = np.zeros((ROWS_MAX, COLUMNS), np.int64)
+_last: list[Row] = []  # the rows that were made of it last
 
 
 class Room:
@@ -162,6 +164,13 @@ class Stream:
         self._aliases[alias] = text
 
 
+def table_of(rows: list[Row]) -> I8:
+    """[packet, column]; free where these rows are all that was read last."""
+    return _table[: len(rows)] if rows is _last else np.array(rows, np.int64).reshape(len(rows), COLUMNS)
+
+
 def _rows(count: int) -> list[Row]:
+    global _last  # noqa: PLW0603 - of the table, which is a global, too
     rows: list[Row] = _table[:count].tolist()
+    _last = rows
     return rows

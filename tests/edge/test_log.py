@@ -9,7 +9,7 @@ import pytest
 from log_server import LogServer
 
 from actors.messages import BACKLOG, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, Frames
-from daemon import log as reading
+from daemon import log_session as reading
 from daemon import log_writer as writing
 from daemon.log import (
     Access,
@@ -152,7 +152,7 @@ async def test_a_slow_taker_makes_the_server_wait(server, writer):
     async with asyncio.timeout(60), aclosing(reader.batches(0)) as batches:
         first = await anext(batches)
         seqs = first.seq.tolist()
-        held = batches.ag_frame.f_locals["session"]
+        held = batches.ag_frame.f_locals["source"]
         await until(lambda: quiet(held))
         # All that the server may send without an answer, and not all there is.
         assert 0 < held._held < 34 * 1024 * 1024 < count * size
@@ -181,7 +181,7 @@ async def test_a_reader_that_holds_too_much_stops_the_socket_and_goes_on(server,
     async with asyncio.timeout(WITHIN_S), aclosing(reader.batches(0)) as batches:
         async for item in batches:
             seqs += item.seq.tolist()
-            paused |= batches.ag_frame.f_locals["session"]._paused
+            paused |= batches.ag_frame.f_locals["source"]._paused
             if seqs[-1] == 5000:
                 break
     assert paused
@@ -331,7 +331,7 @@ async def test_a_heartbeat_that_counts_more_entries_than_came_ends_the_session()
         closed = False
         abort = ended.append
 
-    session = reading._Session(reading._unheard)
+    session = reading.Session(reading.unheard)
     session.wire = Line
     beat = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: %d\r\nNats-Last-Stream: 7\r\n\r\n"
     session.message(Message(2, -1, 100, "", beat % 7, b""))

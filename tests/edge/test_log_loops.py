@@ -11,7 +11,7 @@ import trustme
 import uvloop
 from log_server import LogServer
 
-from daemon import log as reading
+from daemon import log_session as reading
 from daemon.log import Access, Entry, Gap, LogReader, LogWriter, WireError
 
 REPORT = "$aws.things.p1.defender.metrics.json"

@@ -24,7 +24,7 @@ from daemon.brokers._log_file import FileTotals, LogFile
 from daemon.brokers._outlet import Outlet
 from daemon.clock import NS, SystemClock, VirtualClock
 from daemon.log import Gap
-from daemon.log_writer import MSG_ID
+from daemon.parcel import MSG_ID
 
 NOW_NS = 1_795_664_999 * NS
 AT = 1_795_664_879

@@ -39,6 +39,7 @@ from daemon.frames import (
     STATUS,
     STORED,
     TAIL,
+    TIMED,
     Sheet,
     split,
 )
@@ -46,12 +47,12 @@ from daemon.frames import (
 NAMES = {STATUS: "status", MESSAGE: "message"}
 
 
-def compiled(chunks: list[bytes], seq: int, cseq: int, events_max: int = 7) -> list[tuple]:
+def compiled(chunks: list[bytes], seq: int, cseq: int, events_max: int = 7, *, timed: bool = False) -> list[tuple]:
     """What the kernel finds, chunk by chunk, in the twin's words. A small table of events makes it stop often."""
     sheet = Sheet(sum(map(len, chunks)) + 1)
     events = np.zeros((EVENT_COLUMNS, events_max), np.int64)
     state = np.zeros(STATE, np.int64)
-    state[NEXT_SEQ], state[NEXT_CSEQ] = seq, cseq
+    state[NEXT_SEQ], state[NEXT_CSEQ], state[TIMED] = seq, cseq, timed
     said: list[tuple] = []
     for chunk in chunks:
         sheet.data[sheet.fill : sheet.fill + len(chunk)] = np.frombuffer(chunk, np.uint8)
@@ -125,6 +126,8 @@ header_lines = st.lists(
             b"Detectd-First-Time: x",
             b"Detectd-First-Time: ",
             b"Detectd-First-Time: 99999999999999999999",
+            b"Detectd-Time: 19",
+            b"Detectd-Time: ",
             b"Detectd-Backlog: 1",
             b"Detectd-Backlog: 10",
             b"Detectd-Backlog: 0",
@@ -205,11 +208,11 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(sound, st.lists(st.integers(0, 10_000), max_size=8))
-def test_what_a_good_server_says_is_read_whatever_the_chunks(items, places):
+@given(sound, st.lists(st.integers(0, 10_000), max_size=8), st.booleans())
+def test_what_a_good_server_says_is_read_whatever_the_chunks(items, places, timed):
     data = in_sequence(items)
-    found = compiled(cut(data, places), 1, 1)
-    assert found == naive_frames.read(data, 1, 1)
+    found = compiled(cut(data, places), 1, 1, timed=timed)
+    assert found == naive_frames.read(data, 1, 1, timed)
     assert sum(what[0] == "entry" for what in found) == sum(not isinstance(item, bytes) for item in items)
 
 

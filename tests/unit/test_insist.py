@@ -37,9 +37,9 @@ async def test_it_pauses_after_each_failure_and_tells_of_the_first_and_of_the_en
         return float(count)
 
     logger = structlog.get_logger("test", source="plant")
-    insistent = Insistent(log, clock, pause_s, logger, "sensor", failed=lambda: failures.append(1))
+    insistent = Insistent(log.append_many, clock, pause_s, logger, "sensor", failed=lambda: failures.append(1))
     with capture_logs() as lines:
-        task = asyncio.create_task(insistent.append_many(ENTRIES))
+        task = asyncio.create_task(insistent.store(ENTRIES))
         await clock.advance(5.9)
         assert log.stored == []
         await clock.advance(0.1)
@@ -56,15 +56,21 @@ async def test_it_pauses_after_each_failure_and_tells_of_the_first_and_of_the_en
 async def test_what_goes_well_is_not_spoken_of() -> None:
     log = Refusing(0)
     with capture_logs() as lines:
-        await Insistent(log, VirtualClock(), float, structlog.get_logger(), "sensor").append_many(ENTRIES)
+        await Insistent(log.append_many, VirtualClock(), float, structlog.get_logger(), "sensor").store(ENTRIES)
     assert (log.stored, lines) == (ENTRIES, [])
 
 
 async def test_what_is_for_the_caller_is_raised_at_once() -> None:
     log, failures = Refusing(1, KeyError), []
     insistent = Insistent(
-        log, VirtualClock(), float, structlog.get_logger(), "source", failed=lambda: failures.append(1), but=(KeyError,)
+        log.append_many,
+        VirtualClock(),
+        float,
+        structlog.get_logger(),
+        "source",
+        failed=lambda: failures.append(1),
+        but=(KeyError,),
     )
     with pytest.raises(KeyError):
-        await insistent.append_many(ENTRIES)
+        await insistent.store(ENTRIES)
     assert failures == []

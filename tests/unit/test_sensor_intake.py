@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from naive_mqtt import publish
 from sensing import LogDouble, until
 
 from daemon.clock import SystemClock
-from daemon.log_writer import Refused
+from daemon.log_window import Refused
 from daemon.sensor.counts import Counts
 from daemon.sensor.intake import COST, Intake
+from daemon.sensor.packets import REPORTS
+from daemon.sensor.stream import Room, Stream, table_of
 
 TOPIC = b"$aws/things/p1/defender/metrics/json"
 
@@ -43,7 +46,9 @@ class Rig:
 
     def take(self, client: Client, *numbers: int, payload: bytes = b"{}") -> None:
         for number in numbers:
-            self.intake.take(client, TOPIC, payload, number)  # type: ignore[arg-type]
+            whole = publish(TOPIC, payload, 1 if number else 0, number)
+            rows = Stream(REPORTS, Room()).read(whole)
+            assert self.intake.take(client, whole, table_of(rows)) == len(whole)  # type: ignore[arg-type]
 
     def stored(self) -> list[tuple[str, bytes]]:
         return [(entry.subject, entry.payload) for entry in self.log.entries]
@@ -109,7 +114,7 @@ async def test_while_the_log_is_away_reports_are_kept_and_come_once(rig: Rig) ->
 
 
 async def test_a_client_waits_where_there_is_no_room_and_goes_on_when_there_is() -> None:
-    rig = Rig(LogDouble(), bytes_max=3 * (COST + 2))
+    rig = Rig(LogDouble(), bytes_max=3 * (COST + len(publish(TOPIC, b"{}", 1, 1))))
     rig.log.hung.clear()
     first, second = Client(), Client()
     rig.take(first, 1)

@@ -17,6 +17,10 @@ from daemon.sensor.counts import Counts
 from daemon.sensor.door import Anyone, Hello
 from daemon.sensor.judging import WITHHELD_MAX
 from daemon.sensor.link import BrokerSide, Link
+from daemon.sensor.packets import END, PACKET_ID, START, TEXT, TEXT_LEN
+from daemon.sensor.packets import REPORT as REPORT_COLUMN
+from daemon.sensor.packets import SIZE as PAYLOAD
+from daemon.sensor.packing import Reports
 from daemon.sensor.stream import Room
 from daemon.sensor.sums import COUNT, SIZE
 
@@ -70,8 +74,14 @@ class Taken:
     def __init__(self) -> None:
         self.reports: list[tuple[bytes, bytes, int]] = []
 
-    def take(self, link: Link, topic: bytes, payload: bytes, packet_id: int) -> None:
-        self.reports.append((topic, payload, packet_id))
+    def take(self, link: Link, whole: bytes, packets: Reports) -> int:
+        taken = 0
+        for row in packets.tolist():
+            if row[REPORT_COLUMN]:
+                topic = whole[row[TEXT] : row[TEXT] + row[TEXT_LEN]]
+                self.reports.append((topic, whole[row[END] - row[PAYLOAD] : row[END]], row[PACKET_ID]))
+                taken += row[END] - row[START]
+        return taken
 
 
 @dataclass
