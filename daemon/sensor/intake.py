@@ -23,8 +23,9 @@ from daemon.pace import Pace
 from daemon.parcel import WINDOW, Parcel, Roll
 from daemon.sensor.counts import Counts
 from daemon.sensor.ledger import pause_s
-from daemon.sensor.link import FULL, Link
+from daemon.sensor.link import Link
 from daemon.sensor.packing import PUBACK_BYTES, Reports, pack, room_for
+from daemon.sensor.valve import FULL
 
 BYTES_MAX: Final = 32 * 1024 * 1024  # taken and not stored; beyond it clients wait
 COST: Final = 512  # bytes of memory that a report takes beside its own
@@ -80,7 +81,7 @@ class Intake:
         if self._bytes >= self._bytes_max and link not in self._crowd:
             self._counts.report_waits += 1
             self._crowd[link] = None
-            link.stop_reading(FULL)
+            link.valve.close(FULL)
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._begin)
@@ -146,4 +147,4 @@ class Intake:
         if self._crowd and self._bytes < self._bytes_max // 2:
             crowd, self._crowd = self._crowd, {}
             for link in crowd:
-                link.go_on_reading(FULL)
+                link.valve.open(FULL)

@@ -18,12 +18,11 @@ from daemon.sensor.packets import DOWN, END, FIVE, KIND, PUBLISH, REPORT, REPORT
 from daemon.sensor.packing import PUBACK, Reports
 from daemon.sensor.stream import Room, Row, Span, Stream, table_of
 from daemon.sensor.sums import TOPICS_MAX, Sum, add, add_one, begun
+from daemon.sensor.valve import CROWDED, DEAF, STALLED, Valve
 
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
 
 GREETING, PASSING, ENDED = range(3)
-# Why a side is not read: the other side is slow; the sums are full; the log is slow; it takes no answers; all must end
-STALLED, CROWDED, FULL, DEAF, LEAVING = 1, 2, 4, 8, 16
 
 SILENCE: Final = 1.5  # times the keep-alive (MQTT 3.1.1, 3.1.2.10)
 
@@ -79,9 +78,9 @@ class Link(asyncio.Protocol):
     """The client's side. `session` names it; `connect` is there from its greeting until it is let through."""
 
     __slots__ = (
-        "_around", "_asides", "_broker", "_broker_stop", "_client", "_client_stop", "_down", "_five", "_greeting",
+        "_around", "_asides", "_broker", "_broker_valve", "_client", "_down", "_five", "_greeting",
         "_intake", "_judge", "_up", "certificate", "client_id", "delivered", "given", "heard_s", "hello", "ip", "is_in",
-        "is_known", "is_named", "said_bye", "session", "silence_s", "state", "sums", "user",
+        "is_known", "is_named", "said_bye", "session", "silence_s", "state", "sums", "user", "valve",
     )  # fmt: skip
 
     def __init__(self, around: Around, session: str) -> None:
@@ -102,7 +101,7 @@ class Link(asyncio.Protocol):
         self.delivered: dict[bytes, Sum] = {}
         self._client: asyncio.Transport | None = None
         self._broker: asyncio.Transport | None = None
-        self._client_stop = self._broker_stop = 0
+        self.valve, self._broker_valve = Valve(), Valve()  # the client's, the broker's side
         self._greeting: Greeting | None = Greeting(around.room)
         self._five = False
         self._up: Stream | None = None
@@ -119,6 +118,7 @@ class Link(asyncio.Protocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.valve.attach(transport)
         peer = transport.get_extra_info("peername")
         self.ip = peer[0] if peer else ""
         ssl_object = transport.get_extra_info("ssl_object")
@@ -137,13 +137,13 @@ class Link(asyncio.Protocol):
             self._give_up(problem)
 
     def pause_writing(self) -> None:
-        self._stop_broker(STALLED)
+        self._broker_valve.close(STALLED)
         if self._asides is not None:
-            self.stop_reading(DEAF)
+            self.valve.close(DEAF)
 
     def resume_writing(self) -> None:
-        self._go_on_broker(STALLED)
-        self.go_on_reading(DEAF)
+        self._broker_valve.open(STALLED)
+        self.valve.open(DEAF)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._end(by_broker=False)
@@ -166,7 +166,7 @@ class Link(asyncio.Protocol):
             return
         self.client_id, self.user = connect.client_id, connect.username or ""
         self.is_named = 0 < len(self.client_id.encode()) <= TEXT_BYTES_MAX
-        self.stop_reading(STALLED)
+        self.valve.close(STALLED)
         self._around.greeted(self)
 
     def turn_away(self, answer: bytes) -> None:
@@ -183,6 +183,7 @@ class Link(asyncio.Protocol):
         self.user = given.user or self.user
         self._read_both(connect, given)
         broker.set_write_buffer_limits(high=WRITE_HIGH)
+        self._broker_valve.attach(broker)
         broker.write(greeting)
         if self._intake is None:
             self._read_on()
@@ -210,7 +211,7 @@ class Link(asyncio.Protocol):
         early, self._greeting = self._greeting.rest(), None
         if early:
             self.data_received(early)
-        self.go_on_reading(STALLED)
+        self.valve.open(STALLED)
 
     # From the client to the broker
 
@@ -348,36 +349,14 @@ class Link(asyncio.Protocol):
 
     # Waiting
 
-    def stop_reading(self, why: int) -> None:
-        if not self._client_stop and self._client is not None and not self._client.is_closing():
-            self._client.pause_reading()
-        self._client_stop |= why
-
-    def go_on_reading(self, why: int) -> None:
-        stopped = self._client_stop
-        self._client_stop &= ~why
-        if stopped and not self._client_stop and self._client is not None and not self._client.is_closing():
-            self._client.resume_reading()
-
-    def _stop_broker(self, why: int) -> None:
-        if not self._broker_stop and self._broker is not None and not self._broker.is_closing():
-            self._broker.pause_reading()
-        self._broker_stop |= why
-
-    def _go_on_broker(self, why: int) -> None:
-        stopped = self._broker_stop
-        self._broker_stop &= ~why
-        if stopped and not self._broker_stop and self._broker is not None and not self._broker.is_closing():
-            self._broker.resume_reading()
-
     def wait(self) -> None:
         """The sums are full: nothing more is read for now."""
-        self.stop_reading(CROWDED)
-        self._stop_broker(CROWDED)
+        self.valve.close(CROWDED)
+        self._broker_valve.close(CROWDED)
 
     def go_on(self) -> None:
-        self.go_on_reading(CROWDED)
-        self._go_on_broker(CROWDED)
+        self.valve.open(CROWDED)
+        self._broker_valve.open(CROWDED)
 
     @property
     def has_ended(self) -> bool:
@@ -394,13 +373,13 @@ class Link(asyncio.Protocol):
 
     def has_lapsed(self, now_s: int) -> bool:
         """Whether it has been silent for longer than it said it would. While it is not read nobody knows."""
-        if self._client_stop:
+        if self.valve.shut:
             self.heard_s = now_s
         return 0 < self.silence_s < now_s - self.heard_s
 
     @property
     def is_crowded(self) -> bool:
-        return bool(self._client_stop & CROWDED)
+        return bool(self.valve.shut & CROWDED)
 
     @property
     def has_many(self) -> bool:
@@ -466,10 +445,10 @@ class BrokerSide(asyncio.Protocol):
         self.link.from_broker(data)
 
     def pause_writing(self) -> None:
-        self.link.stop_reading(STALLED)
+        self.link.valve.close(STALLED)
 
     def resume_writing(self) -> None:
-        self.link.go_on_reading(STALLED)
+        self.link.valve.open(STALLED)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.link.broker_lost()

@@ -25,11 +25,12 @@ from daemon.sensor.denied import OwnRefusals, nothing_refused
 from daemon.sensor.door import Doorman
 from daemon.sensor.entrance import Entrance
 from daemon.sensor.intake import Intake, Parcels
-from daemon.sensor.link import LEAVING, Link
+from daemon.sensor.link import Link
 from daemon.sensor.listener import LINKS_MAX, Listener, keep_alive, links_max
 from daemon.sensor.newcomers import Newcomers
 from daemon.sensor.stream import Room
 from daemon.sensor.upstream import Upstream
+from daemon.sensor.valve import LEAVING
 
 UNGREETED_MAX: Final = 10_000
 WAITING_MAX: Final = 20_000
@@ -227,7 +228,7 @@ class Sensor:
         links = list(self._links)
         if self.intake is not None:
             for link in links:
-                link.stop_reading(LEAVING)
+                link.valve.close(LEAVING)
             await self.intake.close()
         for link in links:
             link.close()

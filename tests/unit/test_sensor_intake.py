@@ -14,6 +14,7 @@ from daemon.sensor.counts import Counts
 from daemon.sensor.intake import COST, Intake
 from daemon.sensor.packets import REPORTS
 from daemon.sensor.stream import Room, Stream, table_of
+from daemon.sensor.valve import FULL, Valve
 
 TOPIC = b"$aws/things/p1/defender/metrics/json"
 
@@ -23,17 +24,11 @@ class Client:
 
     def __init__(self) -> None:
         self.told = b""
-        self.reads = True
+        self.valve = Valve()
         self.closed = False
 
     def say(self, answer: bytes) -> None:
         self.told += answer
-
-    def stop_reading(self, _why: int) -> None:
-        self.reads = False
-
-    def go_on_reading(self, _why: int) -> None:
-        self.reads = True
 
     def close(self) -> None:
         self.closed = True
@@ -119,10 +114,10 @@ async def test_a_client_waits_where_there_is_no_room_and_goes_on_when_there_is()
     first, second = Client(), Client()
     rig.take(first, 1)
     rig.take(second, 1, 2, 3)
-    assert (first.reads, second.reads) == (True, False)
+    assert (first.valve.shut, second.valve.shut) == (0, FULL)
     assert rig.counts.report_waits == 1
     rig.log.hung.set()
-    await until(lambda: second.reads)
+    await until(lambda: not second.valve.shut)
     assert second.told == acks(1, 2, 3), "what it had said by then was taken all the same"
 
 
