@@ -20,7 +20,7 @@ import numpy as np
 
 from actors.messages import I8, Frames
 from daemon.frames import S_SEQ, STRANGE_SID, Sheet
-from daemon.parcel import WINDOW_BITS, Parcel, extent
+from daemon.parcel import WINDOW_BITS, Parcel
 
 HELD_MAX: Final = 32 * 1024 * 1024  # bytes; more than a reader that keeps up ever leaves here
 PAUSE_S: Final = (1.0, 16.0)  # before another try; longer after tries that came to nothing
@@ -60,7 +60,6 @@ class Echo:
         self.now_ns = now_ns
         self._subjects, self._held_max = subjects, held_max
         self._line: Line | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._pause_s = PAUSE_S[0]
         self._began_s = 0.0
         self._open = False  # entries are kept
@@ -83,7 +82,7 @@ class Echo:
         self._break()
 
     def sent(self, parcel: Parcel) -> None:
-        """Its entries are on their way. Of what is sent again nobody knows what comes first."""
+        """Its entries are on their way. Of a parcel that is sent again nobody knows what comes first."""
         if parcel.was_sent or self._held + parcel.end - parcel.start > self._held_max:
             self._break()
         elif self._open:
@@ -91,8 +90,13 @@ class Echo:
             self._sent.append(_Run(parcel.sheet, parcel.first, parcel.last, parcel.number))
             self._known.add(parcel.number >> WINDOW_BITS)
 
-    def stored(self, numbers: I8, seqs: I8) -> None:
-        """Acknowledgements, in the order of their coming."""
+    def stored(self, numbers: I8, seqs: I8, *, doubled: bool) -> None:
+        """Acknowledgements, in the order of their coming. `doubled`: some are of entries that the log had before.
+
+        Those are not what we sent: they stand where they stood, with the time of the first time.
+        """
+        if doubled:
+            self._break()
         done = 0
         while self._open and self._sent and done < len(numbers):
             run = self._sent[0]
@@ -147,7 +151,7 @@ class Echo:
 
     def _pop(self, count: int) -> None:
         run = self._ready[0]
-        self._held -= extent(run.sheet, run.first, run.first + count)
+        self._held -= run.sheet.extent(run.first, run.first + count)
         run.first += count
         if run.first == run.last:
             self._ready.popleft()
@@ -191,4 +195,4 @@ class Echo:
             loop = asyncio.get_running_loop()
             lasted_s = loop.time() - self._began_s
             self._pause_s = PAUSE_S[0] if lasted_s > WORTH * self._pause_s else min(2 * self._pause_s, PAUSE_S[1])
-            self._timer = loop.call_later(self._pause_s, self._begin)
+            loop.call_later(self._pause_s, self._begin)

@@ -57,7 +57,7 @@ BODY_LEN: Final = 6  # headers included
 SID: Final = 7
 TAIL: Final = 8  # the number at the end of the subject, else -1
 SEQ: Final = 9
-EXPECTED: Final = 10
+EXPECTED: Final = 10  # of a STORED: 1 where the stream had it before
 EVENT_COLUMNS: Final = 11
 
 # The kernel's state
@@ -76,13 +76,17 @@ S_SEQ, S_TS, S_ORIGIN = 0, 1, 2
 B_KIND, B_FLAGS = 0, 1
 P_SUBJECT, P_SUBJECT_LEN, P_NAME, P_NAME_LEN, P_PAYLOAD, P_PAYLOAD_LEN = 0, 1, 2, 3, 4, 5
 
+CRLF: Final = b"\r\n"
+
 GOOD: Final = 0
 MALFORMED: Final = 1
 
 
 @dataclass(slots=True)
 class Sheet:
-    """Bytes as they came, and the entries found in them. Written once, front to back; never again after that."""
+    """Bytes as they came, or as they are sent, and the entries in them. Written once, front to back, never again after
+    that; but for the positions of what is sent, which come later (daemon/echo.py).
+    """
 
     size: int = SHEET_BYTES
     fill: int = 0
@@ -99,6 +103,15 @@ class Sheet:
         self.bits = np.empty((2, SHEET_ROWS), np.uint8)
         self.places = np.empty((6, SHEET_ROWS), np.int32)
         self.view = self.data.data
+
+    def end_of(self, rows: int) -> int:
+        """Where the frames of the first so many rows end."""
+        places = self.places
+        return int(places[P_PAYLOAD, rows - 1] + places[P_PAYLOAD_LEN, rows - 1]) + len(CRLF) if rows else 0
+
+    def extent(self, first: int, last: int) -> int:
+        """Bytes that rows [first, last) take up, protocol lines included: what is cut adds up again."""
+        return self.end_of(last) - self.end_of(first)
 
     def frames(self, first: int, last: int) -> Frames:
         """Entries [first, last), as views of the sheet."""
@@ -136,6 +149,7 @@ _TIME = _bytes(b"Detectd-Time:")
 _VERSION = _bytes(b"NATS/1.0")
 _STORED = _bytes(b'{"stream":"')
 _SEQ = _bytes(b'"seq":')
+_DOUBLED = _bytes(b'"duplicate":true')
 
 SPACE, CR, LF, DOT, SLASH, PERCENT, QUOTE, LETTER_H = 32, 13, 10, 46, 47, 37, 34, 72
 ZERO, NINE = 48, 57
@@ -387,17 +401,27 @@ def _other(
     while tail > fields[1, 0] and data[tail - 1] != DOT:
         tail -= 1
     ending = number(data, tail, fields[1, 1])
-    seq = -1
+    seq, doubled = -1, -1
     kind = MESSAGE
     if skip > len(_VERSION) and data[body + len(_VERSION)] == SPACE and starts(data, body, body + skip, _VERSION):
         kind = STATUS
     elif sid == INBOX_SID and ending >= 0 and skip == 0:
         seq = _stored_at(data, body, body + size)
         kind = STORED if seq > 0 else MESSAGE
+        doubled = 1 if _has(data, body, body + size, _DOUBLED) else 0
     _event(events, state, kind, at, eol - at, body, skip, size)
     events[SID, state[EVENTS] - 1] = sid
     events[TAIL, state[EVENTS] - 1] = ending
     events[SEQ, state[EVENTS] - 1] = seq
+    events[EXPECTED, state[EVENTS] - 1] = doubled
+
+
+@njit(nogil=True)
+def _has(data: U1, at: int, end: int, word: U1) -> bool:
+    for i in range(at, end - len(word) + 1):  # noqa: SIM110 - a kernel knows no generators
+        if starts(data, i, end, word):
+            return True
+    return False
 
 
 @njit(nogil=True)

@@ -83,7 +83,8 @@ class LogHost:
         self.identity, self.access, self.gate = identity, access, news.gate
         self.front: Address | None = None  # of the sensor, once it listens
         self._server = server
-        self.echo = Echo(clock.now_ns, REPORTS) if access.timed else None  # elsewhere others may write as much as we
+        # It takes entries at their word on their time.
+        self.echo = Echo(clock.now_ns, REPORTS) if access.timed else None
         self.reader = LogReader(access, identity.stream, on_state=news.reading, echo=self.echo)
         self.writer = LogWriter(access, echo=self.echo)
         news.pokes = (self.reader.poke, self.writer.poke)

@@ -13,7 +13,7 @@ from typing import Any, Final, assert_never
 
 from actors.messages import I8, Frames
 from config.model import NS
-from daemon.frames import LOG_SID, P_PAYLOAD, P_PAYLOAD_LEN, Sheet
+from daemon.frames import LOG_SID, Sheet
 from daemon.wire import Message, Wire, publish
 
 HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log
@@ -124,7 +124,7 @@ class Session:
     # What the wire tells
 
     def entries(self, sheet: Sheet, first: int, last: int) -> None:
-        self._held += _extent(sheet, first, last)
+        self._held += sheet.extent(first, last)
         tail = self._queue[-1] if self._queue else None
         if isinstance(tail, _Run) and tail.sheet is sheet:
             tail.last = last
@@ -147,7 +147,7 @@ class Session:
         else:
             self._heartbeat(_fields(message.headers))
 
-    def stored(self, numbers: I8, seqs: I8) -> None:
+    def stored(self, numbers: I8, seqs: I8, *, doubled: bool) -> None:
         """Nothing is published here that the log stores."""
 
     def refused(self, why: str) -> None:
@@ -174,7 +174,7 @@ class Session:
         run.first = last
         if last == run.last:
             self._queue.popleft()
-        self._held -= _extent(run.sheet, first, last)
+        self._held -= run.sheet.extent(first, last)
         if self._paused and self._held < HELD_MAX // 2:
             self._paused = False
             self._wire.pause(yes=False)
@@ -222,15 +222,6 @@ async def subscribe(wire: Wire, stream: str, first: int) -> bytes:
     body = {"stream_name": stream, "config": config, "action": "create"}
     await wire.request(f"$JS.API.CONSUMER.CREATE.{stream}.{name}", body)
     return publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
-
-
-def _extent(sheet: Sheet, first: int, last: int) -> int:
-    """Bytes of the sheet that entries [first, last) take up, protocol lines included: what is cut adds up again."""
-    return _end(sheet, last) - _end(sheet, first)
-
-
-def _end(sheet: Sheet, rows: int) -> int:
-    return int(sheet.places[P_PAYLOAD, rows - 1] + sheet.places[P_PAYLOAD_LEN, rows - 1]) if rows else 0
 
 
 def _fields(headers: str) -> dict[str, str]:

@@ -131,7 +131,10 @@ class LogWriter:
         return Parcel(self._form, roll.sheet(size), self._counter)
 
     async def append_parcel(self, parcel: Parcel) -> None:
-        """Store its entries, in order. Raises Refused, NotStored; hand it over again then: nothing is doubled."""
+        """Store its entries, in order. Raises Refused, NotStored.
+
+        Handed over again within the stream's `duplicate_window`, none is stored twice.
+        """
         await self._append([parcel])
 
     async def _append(self, parcels: Sequence[Parcel]) -> list[int]:
@@ -251,16 +254,16 @@ class LogWriter:
 
     # What the wire tells
 
-    def stored(self, numbers: I8, seqs: I8) -> None:
+    def stored(self, numbers: I8, seqs: I8, *, doubled: bool) -> None:
         ids = numbers >> WINDOW_BITS
-        among = np.unique(ids).tolist() if ids[0] != ids[-1] else [int(ids[0])]
+        among = [int(ids[0])] if (ids == ids[0]).all() else np.unique(ids).tolist()
         for number in among:
             window = self._windows.get(number)
             if window is not None:
                 mine = ids == number if len(among) > 1 else slice(None)
                 self._land(window, window.take(numbers[mine] & (WINDOW - 1), seqs[mine]))
         if self._echo is not None:
-            self._echo.stored(numbers, seqs)
+            self._echo.stored(numbers, seqs, doubled=doubled)
 
     def message(self, message: Message) -> None:
         """An acknowledgement that is none: the server says why. Or a stranger's entry, for the echo to know of."""

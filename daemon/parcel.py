@@ -3,7 +3,7 @@ knows them by.
 
 A parcel is written once, sent from where it lies, sent again from there if need be, and read there (daemon/echo.py).
 Every entry has a number of its own: its acknowledgement comes back with it, and it makes the entry's `Nats-Msg-Id`, by
-which the server knows a repetition.
+which the server knows a repetition (within the stream's `duplicate_window`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,6 @@ from actors.messages import I4, I8, U1, Frames
 from daemon.frames import (
     DOT,
     FIELDS_MAX,
-    P_PAYLOAD,
     P_PAYLOAD_LEN,
     SHEET_BYTES,
     SLASH,
@@ -121,8 +120,8 @@ class Parcel:
 
     def publishes(self, first: int, last: int) -> memoryview:
         """The bytes of entries [first, last), counted from its own first one."""
-        places = self.sheet.places
-        return self.sheet.view[_end(places, self.first + first) : _end(places, self.first + last)]
+        sheet = self.sheet
+        return sheet.view[sheet.end_of(self.first + first) : sheet.end_of(self.first + last)]
 
     @property
     def largest(self) -> int:
@@ -147,16 +146,6 @@ def _publish(form: Form, entry: Unsaid, mark: int, now_ns: int) -> bytes:
     head = b"%b%019d\r\n\r\n" % (head, now_ns) if form.timed else head + b"\r\n\r\n"
     sizes = b" %d %d\r\n" % (len(head), len(head) + len(payload))
     return b"".join((HPUB, entry.subject.encode(), form.reply, b"%019d" % mark, sizes, head, payload, CRLF))
-
-
-def extent(sheet: Sheet, first: int, last: int) -> int:
-    """Bytes of the publishes of rows [first, last) of a sheet that parcels lie in."""
-    return _end(sheet.places, last) - _end(sheet.places, first)
-
-
-def _end(places: I4, rows: int) -> int:
-    """Where the publishes of the first so many rows of a sheet end."""
-    return int(places[P_PAYLOAD, rows - 1] + places[P_PAYLOAD_LEN, rows - 1]) + len(CRLF) if rows else 0
 
 
 # Kernels

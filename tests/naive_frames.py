@@ -16,7 +16,7 @@ def read(data: bytes, seq: int, cseq: int, timed: bool = False) -> list[tuple]:
     """What the bytes say, in order, up to the first incomplete frame; it may end malformed or broken.
 
     ("entry", seq, ts, origin, kind, flags, subject, token, payload) · ("line", text) · ("status"|"message", sid, body)
-    · ("stored", number, seq) · ("skipped", first, last) · ("broken", seq, expected)
+    · ("stored", number, seq, doubled) · ("skipped", first, last) · ("broken", seq, expected)
     """
     said: list[tuple] = []
     try:
@@ -112,5 +112,5 @@ def other(subject, sid, headers, body):
         digits = digits[: len(digits) - len(digits.lstrip(b"0123456789"))]
         seq = number(digits) if found else None
         if seq:
-            return ("stored", tail, seq)
+            return ("stored", tail, seq, b'"duplicate":true' in body)
     return ("message", sid, body)

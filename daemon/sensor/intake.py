@@ -116,6 +116,12 @@ class Intake:
             )
 
     async def _store_all(self) -> None:
+        try:
+            await self._store_what_waits()
+        finally:
+            self._is_due = False
+
+    async def _store_what_waits(self) -> None:
         while self._waiting:
             batch = self._waiting.popleft()
             try:
@@ -131,7 +137,6 @@ class Intake:
                 self._let_the_crowd_go()
             if (rest_s := self._pace.rest_s(len(batch.parcel))) > 0:
                 await asyncio.sleep(rest_s)
-        self._is_due = False
 
     def _acknowledge(self, batch: _Batch) -> None:
         said, start = batch.answers[: batch.said].tobytes(), 0

@@ -18,7 +18,7 @@ from daemon.sensor.packets import DOWN, END, FIVE, KIND, PUBLISH, REPORT, REPORT
 from daemon.sensor.packing import PUBACK, Reports
 from daemon.sensor.stream import Room, Row, Span, Stream, table_of
 from daemon.sensor.sums import TOPICS_MAX, Sum, add, add_one, begun
-from daemon.sensor.valve import CROWDED, DEAF, STALLED, Valve
+from daemon.sensor.valve import CROWDED, DEAF, EARLY, STALLED, Valve
 
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
 
@@ -166,7 +166,7 @@ class Link(asyncio.Protocol):
             return
         self.client_id, self.user = connect.client_id, connect.username or ""
         self.is_named = 0 < len(self.client_id.encode()) <= TEXT_BYTES_MAX
-        self.valve.close(STALLED)
+        self.valve.close(EARLY)
         self._around.greeted(self)
 
     def turn_away(self, answer: bytes) -> None:
@@ -211,7 +211,7 @@ class Link(asyncio.Protocol):
         early, self._greeting = self._greeting.rest(), None
         if early:
             self.data_received(early)
-        self.valve.open(STALLED)
+        self.valve.open(EARLY)
 
     # From the client to the broker
 

@@ -7,17 +7,13 @@ from numba import njit, types
 
 from actors.messages import I4, I8, U1
 from daemon.parcel import HEAD_BYTES, Parcel, put_publish, write_rows
-from daemon.sensor.packets import COLUMNS, END, PACKET_ID, READ_ONLY, REPORT, SIZE, START, TEXT, TEXT_LEN
+from daemon.sensor.packets import END, PACKET_ID, READ_ONLY, REPORT, SIZE, START, TEXT, TEXT_LEN
 
 PUBACK: Final = b"\x40\x02"  # and a packet id: MQTT 3.1.1
 PUBACK_BYTES: Final = 4
 
 Reports = I8
 """[packet, column of `daemon.sensor.packets`]; packets that are no reports are stepped over."""
-
-
-def reports_of(rows: list[list[int]]) -> Reports:
-    return np.array(rows, np.int64).reshape(len(rows), COLUMNS)
 
 
 def room_for(whole: bytes, packets: Reports) -> int:

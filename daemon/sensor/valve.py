@@ -3,12 +3,12 @@
 import asyncio
 from typing import Final
 
-# The other side is slow; the sums are full; the log is slow; it takes no answers; all must end
-STALLED: Final = 1
-CROWDED: Final = 2
-FULL: Final = 4
-DEAF: Final = 8
-LEAVING: Final = 16
+STALLED: Final = 1  # the other side is slow
+CROWDED: Final = 2  # the sums are full
+FULL: Final = 4  # the log is slow
+DEAF: Final = 8  # it takes no answers
+LEAVING: Final = 16  # all must end
+EARLY: Final = 32  # it is not let through yet
 
 
 class Valve:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from log_server import LogServer
 
@@ -14,6 +15,7 @@ from actors.messages import Frames
 from daemon.echo import Echo
 from daemon.log import Gap, LogReader
 from daemon.log_writer import Entry, LogWriter
+from daemon.parcel import MSG_ID
 from daemon.streams import REPORTS
 
 REPORT = "$aws.things.p1.defender.metrics.json"
@@ -161,3 +163,37 @@ async def test_where_others_may_write_with_headers_their_word_on_the_time_is_not
     async with aclosing(reader.read_range(1, 2)) as batches:
         times = [int(ts) async for item in batches if isinstance(item, Frames) for ts in item.ts]
     assert all(before <= ts <= time.time_ns() for ts in times)
+
+
+async def test_what_the_log_had_before_keeps_its_place_and_its_time(rig: Rig) -> None:
+    """Ids of the caller's: a bridge whose broker delivers again after a restart."""
+    known = [Entry(REPORT, b"%d" % i, {MSG_ID: f"bridge-{i}"}) for i in range(5)]
+    async with LogWriter(rig.access, echo=Echo(time.time_ns)) as before:
+        first = await before.append_many(known)
+    again = [Entry(entry.subject, entry.payload, {**entry.headers, "Detectd-Backlog": "1"}) for entry in known]
+    assert await rig.writer.append_many(again) == first
+    await write(rig, 20)
+    await rig.has_read(25)
+    assert rig.rows == await rig.in_log()
+
+
+async def test_acknowledgements_may_come_in_any_mixture(rig: Rig) -> None:
+    """Those of a connection that is gone come among those of the one that took its place."""
+    writer, sent = rig.writer, []
+    await write(rig, 1)
+    send = writer._send
+    writer._send = lambda wire, window: sent.append(window) or window.begin()  # type: ignore[method-assign]
+    tasks = [
+        asyncio.create_task(writer.append_many([Entry(REPORT, b"x")] * 2)),
+        asyncio.create_task(writer.append_many([Entry(REPORT, b"y")] * 3)),
+    ]
+    while len(sent) < 2:
+        await asyncio.sleep(0)
+    one, other = (window.parcel.number for window in sent)
+    numbers = np.array([one, other + 1, other + 2, one], np.int64)
+    writer.stored(numbers, np.array([10, 12, 13, 10], np.int64), doubled=False)
+    assert [window.seqs.tolist() for window in sent] == [[10, 0], [0, 12, 13]]
+    writer._send = send  # type: ignore[method-assign]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -84,7 +84,7 @@ def in_words(sheet: Sheet, first: int, events: list[list[int]], rows: int) -> li
             case k if k in NAMES:
                 said.append((NAMES[k], event[SID], body))
             case k if k == STORED:
-                said.append(("stored", event[TAIL], event[SEQ]))
+                said.append(("stored", event[TAIL], event[SEQ], bool(event[EXPECTED])))
             case k if k == SKIPPED:
                 said.append(("skipped", event[EXPECTED], event[SEQ] - 1))
             case k if k == BROKEN:

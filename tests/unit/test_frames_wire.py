@@ -39,7 +39,7 @@ class Kept:
     def message(self, message: Message) -> None:
         self.told.append(message)
 
-    def stored(self, numbers, seqs) -> None:
+    def stored(self, numbers, seqs, *, doubled) -> None:
         self.told += zip(numbers.tolist(), seqs.tolist(), strict=True)
 
     def refused(self, why: str) -> None:

@@ -10,7 +10,7 @@ from naive_mqtt import publish
 from actors.messages import REPORT_JSON
 from daemon.frames import SHEET_BYTES
 from daemon.log_writer import Entry
-from daemon.parcel import HEAD_BYTES, MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, extent, size_of
+from daemon.parcel import HEAD_BYTES, MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, size_of
 from daemon.sensor.packets import REPORTS
 from daemon.sensor.packing import PUBACK_BYTES, pack, room_for
 from daemon.sensor.stream import Room, Stream, table_of
@@ -119,7 +119,7 @@ def test_parcels_of_a_roll_lie_one_behind_the_other_until_a_sheet_is_full() -> N
     assert second.sheet is first.sheet
     assert (second.start, second.first) == (first.end, first.last)
     assert bytes(second.publishes(0, 1)).endswith(b"y\r\n")
-    assert extent(first.sheet, first.first, second.last) == second.end - first.start
+    assert first.sheet.extent(first.first, second.last) == second.end - first.start
     large = Parcel(form, roll.sheet(SHEET_BYTES + 1), 3)
     assert large.sheet is not first.sheet
     assert large.has_room(1, SHEET_BYTES + 1)
