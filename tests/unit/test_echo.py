@@ -173,6 +173,19 @@ async def test_at_rest_it_takes_over_and_the_log_is_not_asked_again() -> None:
     assert (log.first, log.echo.breaks) == (17, 0)
 
 
+async def test_what_the_log_had_before_is_read_from_the_log() -> None:
+    log = Log()
+    log.send(2)
+    log.store(2)
+    log.reconnect()
+    log.send_what_is_known(2)
+    log.store(2)
+    log.acknowledge(2)
+    assert not log.echo.has(1)
+    await log.read(10)
+    assert log.first == 3
+
+
 async def test_entries_of_several_parcels_are_one_batch() -> None:
     log = Log()
     for _ in range(4):
