@@ -63,6 +63,25 @@ class Windows:
         else:
             self._move(row, window, 2 * room)
 
+    def enlarge_all(self, rows: I4, times: I8, first: int) -> None:
+        """Double the full ring at place `first` (k × windows + window) of these reports, and with it all that would
+        stop one of the next reports, too: many are full at once, and each stop has its price.
+        """
+        windows = len(self.horizons_ns)
+        k, window = divmod(first, windows)
+        self.enlarge(int(rows[k]), window)
+        found = np.empty(windows * (len(rows) - k), np.int64)
+        count = find_full(
+            rows, times, k, self.horizons_ns, self.offset, self.room, self.head, self.length, self.pool_ts, found
+        )
+        places = np.unique(found[:count])
+        at, of = np.divmod(places, windows)
+        rooms = self.room[at, of]
+        for room in np.unique(rooms).tolist():
+            if room < RING_MAX:
+                chosen = rooms == room
+                self._move_all(at[chosen], of[chosen], room)
+
     def values(self, row: int, window: int) -> list[tuple[int, int]]:
         """(ts ns, value), oldest first."""
         offset, room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
@@ -127,6 +146,18 @@ class Windows:
         self._release(old, old_room)
         self.offset[row, window], self.room[row, window], self.head[row, window] = new, room, 0
 
+    def _move_all(self, rows: I8, windows: I8, room: int) -> None:
+        """As `_move`, for rings of one size that are to be doubled."""
+        spare = self._free.setdefault(2 * room, [])
+        reused = [spare.pop() for _ in range(min(len(spare), len(rows)))]
+        fresh = len(rows) - len(reused)
+        start = self._take(2 * room * fresh)
+        new = np.concatenate((np.array(reused, np.int64), start + 2 * room * np.arange(fresh)))
+        self._free.setdefault(room, []).extend(self.offset[rows, windows].tolist())
+        move_rings(
+            rows, windows, new, 2 * room, self.offset, self.room, self.head, self.length, self.pool_ts, self.pool_value
+        )
+
     def _merge_oldest(self, row: int, window: int) -> None:
         """The oldest value joins the second oldest, and leaves with it: a little late, and counted."""
         offset, room, head = (int(a[row, window]) for a in (self.offset, self.room, self.head))
@@ -160,6 +191,44 @@ def copy_ring(old: int, size: int, head: int, length: int, new: int, pool_ts: I8
         place = old + (head + i) % size
         pool_ts[new + i] = pool_ts[place]
         pool_value[new + i] = pool_value[place]
+
+
+@njit(
+    "void(i8[::1],i8[::1],i8[::1],i8,i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    nogil=True, cache=True, **UNCOUNTED,
+)  # fmt: skip
+def move_rings(
+    rows: I8, windows: I8, new: I8, size: int,
+    offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, pool_value: I8,
+) -> None:  # fmt: skip
+    """Give each of these rings a new place of `size` slots."""
+    for i in range(len(rows)):
+        row, window = rows[i], windows[i]
+        copy_ring(
+            offset[row, window], room[row, window], head[row, window], length[row, window], new[i], pool_ts, pool_value
+        )
+        offset[row, window], room[row, window], head[row, window] = new[i], size, 0
+
+
+@njit(
+    "i8(i4[::1],i8[::1],i8,i8[::1],i4[:,::1],i4[:,::1],i4[:,::1],i4[:,::1],i8[::1],i8[::1])",
+    nogil=True, cache=True, **UNCOUNTED,
+)  # fmt: skip
+def find_full(
+    rows: I4, times: I8, k: int, horizon: I8,
+    offset: I4, room: I4, head: I4, length: I4, pool_ts: I8, found: I8,
+) -> int:  # fmt: skip
+    """The rings (row × windows + window) that reports from `k` on find full of values still young; how many."""
+    windows = len(horizon)
+    count = 0
+    for i in range(k, len(rows)):
+        row = rows[i]
+        for window in range(windows):
+            full = length[row, window] == room[row, window]
+            if full and times[i] - pool_ts[offset[row, window] + head[row, window]] < horizon[window]:
+                found[count] = row * windows + window
+                count += 1
+    return count
 
 
 @njit(

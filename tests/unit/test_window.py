@@ -1,5 +1,7 @@
 """Sliding sums: the rings against a list that forgets nothing."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,3 +137,36 @@ def test_rings_that_are_taken_over_hold_the_same_values_in_other_rows(history, o
     assert heir.values(0, 1) == []
     heir.adopt(1, windows_of(60, rows=4), 0, np.arange(4), np.array(order) + 1)  # an emptier one changes nothing
     assert [heir.values(order[row] + 1, 1) for row in range(4)] == [windows.values(row, 0) for row in range(4)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 12)), min_size=1, max_size=40),
+    st.integers(5, 60),
+)
+def test_rings_that_are_enlarged_together_keep_what_they_hold(history, horizon):
+    """Reports of four rows with values for two windows, pushed as the criterion does."""
+    windows, twins = windows_of(horizon, horizon, rows=4), {(r, w): Ring() for r in range(4) for w in range(2)}
+    rows, times, now = [], [], 1
+    for row, value, pause in history:
+        now += pause
+        rows.append(row)
+        times.append(now)
+    rows, times = np.array(rows, np.int32), np.array(times, np.int64)
+    at, stops = 0, 0
+    while at < 2 * len(rows):
+        k, window = divmod(at, 2)
+        row, ts, value = int(rows[k]), int(times[k]), history[k][1]
+        arrays = windows.offset, windows.room, windows.head, windows.length
+        if push(row, window, ts, value, horizon, *arrays, windows.pool_ts, windows.pool_value):
+            twins[row, window].push(ts, value)
+            assert summed(windows, row, window, ts, horizon) == twins[row, window].total(ts, horizon)
+            at += 1
+        else:
+            windows.enlarge_all(rows, times, at)
+            stops += 1
+            for r, w in twins:
+                young = [value for ts, value in windows.values(r, w) if now - ts < horizon]
+                assert sum(young) == summed(windows, r, w, now, horizon)
+    assert stops <= len(rows), "at most once for each report: both windows of a row are full together"
+    offsets = sorted((int(windows.offset[r, w]), int(windows.room[r, w])) for r, w in twins)
+    assert all(a + size <= b for (a, size), (b, _) in pairwise(offsets)), "no two rings share a place"
