@@ -1,39 +1,51 @@
 """Answers to devices: accepted or rejected, in the format of the request, by the way it came (spec.md §2.5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import numpy as np
 
 from actors import replies
 from actors.messages import BRIDGED, REPORT_CBOR
 from actors.router import Routed
+from daemon.accepted import accepted_all
 from daemon.brokers._base import Source
+from daemon.wire import publish_all
 
 
 class DeviceAnswers:
-    """To the embedded broker's devices by `publish([(subject, payload), …])`, to others through their bridge."""
+    """To the embedded broker's devices by `say(protocol bytes, how many)`, to others through their bridge."""
 
-    def __init__(
-        self, publish: Callable[[Sequence[tuple[bytes, bytes]]], None], bridges: Callable[[], dict[str, Source]]
-    ) -> None:
-        self._publish, self._bridges = publish, bridges
+    def __init__(self, say: Callable[[bytes, int], object], bridges: Callable[[], dict[str, Source]]) -> None:
+        self._say, self._bridges = say, bridges
 
     async def answer(self, routed: Routed) -> None:
         """Say to each device what became of its report; a batch leaves in one write."""
-        frames, names, rejected = routed.batch.frames, routed.batch.names, routed.rejected
-        subjects, kinds = frames.subjects(), frames.kind.tolist()
-        ids, times = routed.batch.columns.report_id.tolist(), (routed.batch.ts // 1_000_000).tolist()
-        bridged = (frames.flags & BRIDGED).tolist()
-        answers = []
-        for entry in routed.reports.tolist():
-            why, name, cbor = rejected.get(entry), names[entry], kinds[entry] == REPORT_CBOR
+        reports, rejected = routed.reports, routed.rejected
+        if rejected:
+            reports = reports[~np.isin(reports, list(rejected))]
+        ids, times_ms = routed.batch.columns.report_id, routed.batch.ts // 1_000_000
+        alike, left = accepted_all(routed.batch.frames, reports, ids, times_ms)
+        if len(reports) > len(left):
+            self._say(alike, len(reports) - len(left))
+        if len(left) or rejected:
+            await self._answer_one_by_one(routed, sorted([*left.tolist(), *rejected]))
+
+    async def _answer_one_by_one(self, routed: Routed, entries: list[int]) -> None:
+        frames, names = routed.batch.frames, routed.batch.names
+        subjects, answers = frames.subjects(), []
+        for entry in entries:
+            why, name, cbor = routed.rejected.get(entry), names[entry], frames.kind[entry] == REPORT_CBOR
+            time_ms = int(routed.batch.ts[entry]) // 1_000_000
             if why is None:
-                payload = replies.accepted(name, ids[entry], times[entry], cbor=cbor)
+                payload = replies.accepted(name, int(routed.batch.columns.report_id[entry]), time_ms, cbor=cbor)
             else:
-                payload = replies.refused(name, why, times[entry], cbor=cbor)
-            if bridged[entry]:
+                payload = replies.refused(name, why, time_ms, cbor=cbor)
+            if frames.flags[entry] & BRIDGED:
                 await self._through_bridge(routed, entry, cbor, why is None, payload)
             elif name:
-                answers.append((subjects[entry] + (b".accepted" if why is None else b".rejected"), payload))
-        self._publish(answers)
+                answers.append((subjects[entry] + (b".rejected" if why else b".accepted"), payload))
+        if answers:
+            self._say(publish_all(answers), len(answers))
 
     async def _through_bridge(self, routed: Routed, entry: int, cbor: bool, accepted: bool, payload: bytes) -> None:
         bridge = self._bridges().get(routed.batch.frames.subject(entry).split(".")[3])

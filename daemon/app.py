@@ -191,7 +191,7 @@ class App:
             clock,
             random.random,  # noqa: S311  # jitter
         )
-        answers = DeviceAnswers(self.host.publish, self.bridges.by_name)
+        answers = DeviceAnswers(self.host.writer.replies, self.bridges.by_name)
         self.pipeline = Pipeline(
             world, self.supervisor, answers, self.definition, self.performer.perform, self._lost, telemetry, clock,
             Taps(self.history, self.keeper, self.exporter),

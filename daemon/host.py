@@ -7,7 +7,7 @@ Before anything else enters the log after an outage, it says how long nothing co
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -104,11 +104,6 @@ class LogHost:
     async def append(self, subject: str, payload: bytes) -> int:
         """Store one entry; its position."""
         return await self.writer.append(subject, payload)
-
-    def publish(self, answers: Sequence[tuple[bytes, bytes]]) -> None:
-        """(subject, payload) of answers to devices: at most once, not stored."""
-        if answers:
-            self.writer.replies(publish_all(answers), len(answers))
 
     def tell(self, topic: str, payload: bytes) -> bool:
         """A message to whoever is subscribed to a topic, at most once, not stored; whether it leaves."""

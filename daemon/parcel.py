@@ -176,7 +176,7 @@ def _put_digits(into: U1, at: int, value: int, digits: int) -> int:
 
 
 @njit(nogil=True)
-def _put_number(into: U1, at: int, value: int) -> int:
+def put_number(into: U1, at: int, value: int) -> int:
     digits = 1
     rest = value // 10
     while rest > 0:
@@ -196,7 +196,7 @@ def _put_text(into: U1, at: int, text: U1, start: int) -> tuple[int, int]:
 
 
 @njit(nogil=True)
-def _put_break(into: U1, at: int) -> int:
+def put_break(into: U1, at: int) -> int:
     into[at] = 13
     into[at + 1] = 10
     return at + 2
@@ -220,15 +220,15 @@ def put_publish(
     at, text = _put_text(into, at + topic_len, form, 0)
     at = _put_digits(into, at, mark, DIGITS)
     into[at] = SPACE
-    at = _put_number(into, at + 1, headers_len)
+    at = put_number(into, at + 1, headers_len)
     into[at] = SPACE
-    at = _put_break(into, _put_number(into, at + 1, headers_len + size))
+    at = put_break(into, put_number(into, at + 1, headers_len + size))
     at, text = _put_text(into, at, form, text)
     at = _put_digits(into, at, mark, DIGITS)
     if form[text] != 0:
         at, text = _put_text(into, at, form, text)
         at = _put_digits(into, at, now_ns, DIGITS)
-    at = _put_break(into, _put_break(into, at))
+    at = put_break(into, put_break(into, at))
     for i in range(size):
         into[at + i] = source[payload + i]
-    return _put_break(into, at + size)
+    return put_break(into, at + size)
