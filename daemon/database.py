@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +20,10 @@ Con = sqlite3.Connection
 READERS: Final = 2
 READ_CACHE_KIB: Final = 16 * 1024
 """Of each reader: 250 events that lie apart touch 5 MB of indexes and rows, SQLite's own cache has 2."""
+
+GLANCE_S: Final = 0.001
+GLANCE_STEPS: Final = 50
+"""Of SQLite's machine, between two looks at the clock: a handful of rows, should each have to come from the disk."""
 
 
 class StoreError(Exception):
@@ -44,19 +49,51 @@ def open_to_write(path: Path, durable: bool) -> Con:
     return con
 
 
-def _connect_to_read(path: Path) -> Con:
+def _connect_to_read(path: Path, timeout_s: float = 5.0) -> Con:
     # Not mode=ro: a reader of a WAL may have to write to the -shm file.
-    con = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+    uri = f"file:{quote(str(path))}?mode=rw"
+    con = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout_s)
     con.execute("PRAGMA query_only = ON")
     con.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
     return con
 
 
+class _Glances:
+    """Reads that are broken off when they take long, by a connection of the loop's own."""
+
+    def __init__(self, path: Path) -> None:
+        self.broken_off = 0
+        self._path = path
+        self._con: Con | None = None
+        self._until = 0.0
+
+    def take(self, run: Callable[[Con], T]) -> T:
+        """Raises sqlite3.OperationalError where it took too long, or would have to wait."""
+        if self._con is None:
+            self._con = _connect_to_read(self._path, timeout_s=0.0)
+            self._con.set_progress_handler(self._is_over, GLANCE_STEPS)
+        self._until = perf_counter() + GLANCE_S
+        try:
+            return run(self._con)
+        except sqlite3.OperationalError:
+            self.broken_off += 1
+            raise
+
+    def close(self) -> None:
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+
+    def _is_over(self) -> bool:
+        return perf_counter() > self._until
+
+
 class Readers:
-    """A few threads with a read-only connection each."""
+    """A few threads with a read-only connection each; and, for what is read in no time, none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._glances = _Glances(path)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._idle: deque[Con] = deque()
         self._turn = asyncio.Semaphore(READERS)
@@ -68,6 +105,23 @@ class Readers:
                 raise StoreClosed("the store is closed")
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, run)
 
+    async def glance(self, run: Callable[[Con], T]) -> T:
+        """As `run`, for what is short as a rule: read here and now, for to hand it to a thread costs more than that.
+
+        What takes longer than GLANCE_S is broken off, and read in a thread from its beginning.
+        """
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        try:
+            return self._glances.take(run)
+        except sqlite3.OperationalError:  # too long; or something that the thread will wait for, or say
+            return await self.run(run)
+
+    @property
+    def broken_off(self) -> int:
+        """Glances that took too long."""
+        return self._glances.broken_off
+
     def _run(self, run: Callable[[Con], T]) -> T:
         con = self._idle.pop() if self._idle else _connect_to_read(self._path)
         try:
@@ -77,6 +131,7 @@ class Readers:
 
     async def close(self) -> None:
         self._closed = True
+        self._glances.close()
         await asyncio.to_thread(self._pool.shutdown)
         while self._idle:
             self._idle.pop().close()

@@ -332,6 +332,15 @@ class Store:
         """
         return await self._readers.run(run)
 
+    async def glance(self, run: Callable[[Con], T]) -> T:
+        """As `read`, for what is short as a rule: read at once, and in a thread only if it turns out to be long."""
+        return await self._readers.glance(run)
+
+    @property
+    def broken_off(self) -> int:
+        """Glances that turned out to be long."""
+        return self._readers.broken_off
+
     async def backup(self, path: Path) -> None:
         """A consistent copy of the database at `path`, made while everything goes on. Raises `StoreError`."""
         try:

@@ -325,6 +325,11 @@ class Telemetry:
         self.store_queue_depth = self._gauge("store_queue_depth", "Writes waiting for the store.")
         self.store_commit_seconds = self._histogram("store_commit_seconds", "One transaction of the store.", WORK_S)
         self.store_full = self._gauge("store_full", "1 while the store can't write for want of room.")
+        self.store_broken_off = Total(
+            self.registry,
+            "detectd_store_reads_broken_off",
+            "Short reads that turned out to be long, and went to a thread.",
+        )
         self.store_waits = Total(
             self.registry, "detectd_store_waits", "Writes that had to wait for a place in the store's queue."
         )

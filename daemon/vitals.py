@@ -209,6 +209,7 @@ class Vitals:
         if (echo := app.host.echo) is not None:
             telemetry.entries_echoed.read_from(lambda: float(echo.taken))
             telemetry.echo_breaks.read_from(lambda: float(echo.breaks))
+        telemetry.store_broken_off.read_from(lambda: float(app.store.broken_off))
         telemetry.store_waits.read_from(lambda: float(app.store.writer.waits))
         telemetry.events_repeated.read_from(lambda: float(app.store.counters.repeats))
         telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))

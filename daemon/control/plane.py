@@ -56,8 +56,8 @@ class ControlPlane:
         return resource_of(self.account, arn)
 
     async def read(self, run: Callable[[Con], T]) -> T:
-        """Ask the tables, on a read-only connection in a thread. What `run` raises is raised here."""
-        return await self.store.read(run)
+        """Ask the tables, on a read-only connection. What `run` raises is raised here; it may be run twice."""
+        return await self.store.glance(run)
 
     async def change(
         self, run: Callable[[Con], T], actor: audit.Actor, action: str, resource: str, detail: Mapping[str, Any],
