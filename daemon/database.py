@@ -21,9 +21,9 @@ READERS: Final = 2
 READ_CACHE_KIB: Final = 16 * 1024
 """Of each reader: 250 events that lie apart touch 5 MB of indexes and rows, SQLite's own cache has 2."""
 
-GLANCE_S: Final = 0.001
-GLANCE_STEPS: Final = 50
-"""Of SQLite's machine, between two looks at the clock: a handful of rows, should each have to come from the disk."""
+GLANCE_S: Final = 0.003
+GLANCE_STEPS: Final = 200
+"""Of SQLite's machine, between two looks at the clock: a dozen rows, should each have to come from the disk."""
 
 
 class StoreError(Exception):

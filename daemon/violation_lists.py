@@ -116,10 +116,11 @@ def _events(con: Con, places: Sequence[EventPlace]) -> list[ViolationEvent]:
         "SELECT e.id, e.event_id, e.violation_id, e.event_type, e.profile, e.thing, e.time_ns, e.position, e.reason, "
         "e.message, e.verification_state, v.verification_description "
         "FROM events e JOIN violations v ON v.violation_id = e.violation_id "
-        f"WHERE e.id IN ({marks}) ORDER BY e.time_ns DESC, e.id DESC",
+        f"WHERE e.id IN ({marks})",
         [place.id for place in places],
     )
-    return [_read_event(row) for row in rows]
+    found = {row[0]: row for row in rows}  # in no order: to sort 250 rows with their messages costs SQLite a fifth
+    return [_read_event(found[place.id]) for place in places if place.id in found]
 
 
 NOTHING: Final = msgspec.Raw(b"")  # a member that is absent: msgspec knows no optional Raw
