@@ -1,12 +1,11 @@
 """The log against nats-py on the same stream: reading (ordered push, counting callback) and writing, under uvloop.
 
-Prints ratios of one run, medians of `--rounds`. `scripts/bench` calls it; alone: `python scripts/bench_log.py`.
+Prints ratios of one run, medians of `--rounds`.
 """
 
 import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -14,16 +13,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+import machine  # noqa: F401 - it says where our packages are
 import nats
 import uvloop
+from log_server import LogServer
 from nats.aio.client import Client
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from log_server import LogServer  # noqa: E402 - after the path is set
-
-from daemon.log import Entry, Gap, LogReader, LogWriter  # noqa: E402
+from daemon.log import Entry, Gap, LogReader, LogWriter
 
 PAYLOAD_BYTES = 1000
 THINGS = 10_000
