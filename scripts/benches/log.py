@@ -1,9 +1,8 @@
 """The log against nats-py on the same stream: reading (ordered push, counting callback) and writing, under uvloop.
 
-Prints ratios of one run, medians of `--rounds`.
+Prints ratios of one run, medians of a few.
 """
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -13,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-import machine  # noqa: F401 - it says where our packages are
+import machine
 import nats
 import uvloop
 from log_server import LogServer
@@ -160,8 +159,5 @@ async def measure(server: LogServer, count: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--count", type=int, default=200_000)
-    options.add_argument("--rounds", type=int, default=3)
-    given = options.parse_args()
-    uvloop.run(main(given.count, given.rounds))
+    quick = machine.is_quick()
+    uvloop.run(main(20_000 if quick else 200_000, 1 if quick else 3))
