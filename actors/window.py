@@ -55,32 +55,26 @@ class Windows:
         self.head = np.concatenate((self.head, np.zeros((rows - old, windows), np.int32)))
         self.length = np.concatenate((self.length, np.zeros((rows - old, windows), np.int32)))
 
-    def enlarge(self, row: int, window: int) -> None:
-        """Double a full ring, or merge its two oldest values when it may not grow."""
-        room = int(self.room[row, window])
-        if room >= RING_MAX:
-            self._merge_oldest(row, window)
-        else:
-            self._move(row, window, 2 * room)
-
-    def enlarge_all(self, rows: I4, times: I8, first: int) -> None:
-        """Double the full ring at place `first` (k × windows + window) of these reports, and with it all that would
+    def enlarge(self, rows: I4, times: I8, first: int) -> None:
+        """Make room in the full ring at place `first` (k × windows + window) of these reports, and in all that would
         stop one of the next reports, too: many are full at once, and each stop has its price.
+
+        They are doubled; in one that may not grow the two oldest values are merged.
         """
         windows = len(self.horizons_ns)
         k, window = divmod(first, windows)
-        self.enlarge(int(rows[k]), window)
+        if self.room[rows[k], window] >= RING_MAX:
+            self._merge_oldest(int(rows[k]), window)
         found = np.empty(windows * (len(rows) - k), np.int64)
         count = find_full(
             rows, times, k, self.horizons_ns, self.offset, self.room, self.head, self.length, self.pool_ts, found
         )
-        places = np.unique(found[:count])
-        at, of = np.divmod(places, windows)
+        at, of = np.divmod(np.unique(found[:count]), windows)
         rooms = self.room[at, of]
         for room in np.unique(rooms).tolist():
             if room < RING_MAX:
                 chosen = rooms == room
-                self._move_all(at[chosen], of[chosen], room)
+                self._double(at[chosen], of[chosen], room)
 
     def values(self, row: int, window: int) -> list[tuple[int, int]]:
         """(ts ns, value), oldest first."""
@@ -93,7 +87,7 @@ class Windows:
         values = values[-RING_MAX:]
         self.length[row, window] = 0
         while self.room[row, window] < len(values):
-            self._move(row, window, 2 * int(self.room[row, window]))
+            self._double(np.array([row]), np.array([window]), int(self.room[row, window]))
         offset = int(self.offset[row, window])
         self.head[row, window], self.length[row, window] = 0, len(values)
         for i, (ts, value) in enumerate(values):
@@ -138,17 +132,9 @@ class Windows:
         self._free = {int(k): list(v) for k, v in state["free"].items()}
         self.merged = state["merged"]
 
-    def _move(self, row: int, window: int, room: int) -> None:
-        """Give a ring another place of `room` slots; its values lie there from the start on, oldest first."""
-        old, old_room = int(self.offset[row, window]), int(self.room[row, window])
-        new = self._allocate(room)
-        copy_ring(old, old_room, self.head[row, window], self.length[row, window], new, self.pool_ts, self.pool_value)
-        self._release(old, old_room)
-        self.offset[row, window], self.room[row, window], self.head[row, window] = new, room, 0
-
-    def _move_all(self, rows: I8, windows: I8, room: int) -> None:
-        """As `_move`, for rings of one size that are to be doubled."""
-        spare = self._free.setdefault(2 * room, [])
+    def _double(self, rows: I8, windows: I8, room: int) -> None:
+        """Give rings of this size another place, twice as large; their values lie there from the start on."""
+        spare = self._free.get(2 * room, [])
         reused = [spare.pop() for _ in range(min(len(spare), len(rows)))]
         fresh = len(rows) - len(reused)
         start = self._take(2 * room * fresh)

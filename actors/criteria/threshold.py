@@ -57,7 +57,7 @@ class Threshold:
                 self.windows.pool_ts, self.windows.pool_value, run.verdicts, run.values,
             )  # fmt: skip
             if at >= 0:  # a ring was full there: enlarge it and go on from that very place
-                self.windows.enlarge_all(run.rows, run.times, at)
+                self.windows.enlarge(run.rows, run.times, at)
 
     def ends(self, now: int) -> Sequence[int]:
         return ()

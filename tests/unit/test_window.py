@@ -17,7 +17,7 @@ def put(windows, row, window, ts, value):
     """Push as the criterion does: a full ring is enlarged and tried again."""
     arrays = windows.offset, windows.room, windows.head, windows.length
     while not push(row, window, ts, value, windows.horizons_ns[window], *arrays, windows.pool_ts, windows.pool_value):
-        windows.enlarge(row, window)
+        windows.enlarge(np.array([row], np.int32), np.array([ts], np.int64), window)
         arrays = windows.offset, windows.room, windows.head, windows.length
 
 
@@ -162,7 +162,7 @@ def test_rings_that_are_enlarged_together_keep_what_they_hold(history, horizon):
             assert summed(windows, row, window, ts, horizon) == twins[row, window].total(ts, horizon)
             at += 1
         else:
-            windows.enlarge_all(rows, times, at)
+            windows.enlarge(rows, times, at)
             stops += 1
             for r, w in twins:
                 young = [value for ts, value in windows.values(r, w) if now - ts < horizon]
