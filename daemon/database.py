@@ -62,7 +62,6 @@ class _Glances:
     """Reads that are broken off when they take long, by a connection of the loop's own."""
 
     def __init__(self, path: Path) -> None:
-        self.broken_off = 0
         self._path = path
         self._con: Con | None = None
         self._until = 0.0
@@ -73,11 +72,7 @@ class _Glances:
             self._con = _connect_to_read(self._path, timeout_s=0.0)
             self._con.set_progress_handler(self._is_over, GLANCE_STEPS)
         self._until = perf_counter() + GLANCE_S
-        try:
-            return run(self._con)
-        except sqlite3.OperationalError:
-            self.broken_off += 1
-            raise
+        return run(self._con)
 
     def close(self) -> None:
         if self._con is not None:
@@ -92,6 +87,7 @@ class Readers:
     """A few threads with a read-only connection each; and, for what is read in no time, none."""
 
     def __init__(self, path: Path) -> None:
+        self.broken_off = 0  # glances that ended in a thread
         self._path = path
         self._glances = _Glances(path)
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -115,12 +111,8 @@ class Readers:
         try:
             return self._glances.take(run)
         except sqlite3.OperationalError:  # too long; or something that the thread will wait for, or say
+            self.broken_off += 1
             return await self.run(run)
-
-    @property
-    def broken_off(self) -> int:
-        """Glances that took too long."""
-        return self._glances.broken_off
 
     def _run(self, run: Callable[[Con], T]) -> T:
         con = self._idle.pop() if self._idle else _connect_to_read(self._path)
