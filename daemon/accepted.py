@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from actors.messages import BRIDGED, I4, I8, NAME_ENCODED, REPORT_JSON, U1, Frames
-from daemon.parcel import put_break, put_number
+from daemon.byte_kernels import copy, digits_of, put, put_break, put_number, word
 
 HEAD_BYTES: Final = 160  # more than a publish and an answer have beside the subject and the thing's name
 
@@ -26,39 +26,12 @@ def accepted_all(frames: Frames, reports: I4, ids: I8, times_ms: I8) -> tuple[by
     return into[:end].tobytes(), left[:count]
 
 
-def _text(text: bytes) -> U1:
-    return np.frombuffer(text, np.uint8)
-
-
-_PUB = _text(b"PUB ")
-_SUFFIX = _text(b".accepted ")
-_THING = _text(b'{"thingName":"')
-_ID = _text(b'","reportId":')
-_TIME = _text(b',"status":"ACCEPTED","timestamp":')
-_END = _text(b"}")
-
-
-@njit(nogil=True)
-def _put(into: U1, at: int, text: U1) -> int:
-    for i in range(len(text)):
-        into[at + i] = text[i]
-    return at + len(text)
-
-
-@njit(nogil=True)
-def _copy(into: U1, at: int, data: U1, start: int, size: int) -> int:
-    for i in range(size):
-        into[at + i] = data[start + i]
-    return at + size
-
-
-@njit(nogil=True)
-def _digits(value: int) -> int:
-    digits = 1
-    while value >= 10:
-        value //= 10
-        digits += 1
-    return digits
+_PUB = word(b"PUB ")
+_SUFFIX = word(b".accepted ")
+_THING = word(b'{"thingName":"')
+_ID = word(b'","reportId":')
+_TIME = word(b',"status":"ACCEPTED","timestamp":')
+_END = word(b"}")
 
 
 @njit(nogil=True)
@@ -91,12 +64,12 @@ def _accepted(
             count += 1
             continue
         texts = len(_THING) + len(_ID) + len(_TIME) + len(_END)
-        length = texts + size + _digits(ids[entry]) + _digits(times_ms[entry])
-        at = _put(into, at, _PUB)
-        at = _copy(into, at, data, subject_off[entry], subject_len[entry])
-        at = put_break(into, put_number(into, _put(into, at, _SUFFIX), length))
-        at = _copy(into, _put(into, at, _THING), data, name, size)
-        at = put_number(into, _put(into, at, _ID), ids[entry])
-        at = put_number(into, _put(into, at, _TIME), times_ms[entry])
-        at = put_break(into, _put(into, at, _END))
+        length = texts + size + digits_of(ids[entry]) + digits_of(times_ms[entry])
+        at = put(into, at, _PUB)
+        at = copy(into, at, data, subject_off[entry], subject_len[entry])
+        at = put_break(into, put_number(into, put(into, at, _SUFFIX), length))
+        at = copy(into, put(into, at, _THING), data, name, size)
+        at = put_number(into, put(into, at, _ID), ids[entry])
+        at = put_number(into, put(into, at, _TIME), times_ms[entry])
+        at = put_break(into, put(into, at, _END))
     return at, count

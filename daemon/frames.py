@@ -28,6 +28,7 @@ from actors.messages import (
     U1,
     Frames,
 )
+from daemon.byte_kernels import CR, LF, ZERO, word
 
 SHEET_BYTES: Final = 2 * 1024 * 1024  # a batch never spans two sheets: about 1 800 entries of 1 kB
 SHEET_ROWS: Final = 8192
@@ -133,26 +134,21 @@ class Sheet:
         )
 
 
-def _bytes(text: bytes) -> U1:
-    return np.frombuffer(text, np.uint8)
+_JS_ACK = word(b"$JS.ACK.")
+_THINGS = word(b"$aws.things.")
+_METRICS = word(b".defender.metrics.")
+_BRIDGE = word(b"detectd.log.report.")
+_JSON = word(b"json")
+_CBOR = word(b"cbor")
+_FIRST_TIME = word(b"Detectd-First-Time:")
+_BACKLOG = word(b"Detectd-Backlog: 1")
+_TIME = word(b"Detectd-Time:")
+_VERSION = word(b"NATS/1.0")
+_STORED = word(b'{"stream":"')
+_SEQ = word(b'"seq":')
+_DOUBLED = word(b'"duplicate":true')
 
-
-_JS_ACK = _bytes(b"$JS.ACK.")
-_THINGS = _bytes(b"$aws.things.")
-_METRICS = _bytes(b".defender.metrics.")
-_BRIDGE = _bytes(b"detectd.log.report.")
-_JSON = _bytes(b"json")
-_CBOR = _bytes(b"cbor")
-_FIRST_TIME = _bytes(b"Detectd-First-Time:")
-_BACKLOG = _bytes(b"Detectd-Backlog: 1")
-_TIME = _bytes(b"Detectd-Time:")
-_VERSION = _bytes(b"NATS/1.0")
-_STORED = _bytes(b'{"stream":"')
-_SEQ = _bytes(b'"seq":')
-_DOUBLED = _bytes(b'"duplicate":true')
-
-SPACE, CR, LF, DOT, SLASH, PERCENT, QUOTE, LETTER_H = 32, 13, 10, 46, 47, 37, 34, 72
-ZERO, NINE = 48, 57
+SPACE, DOT, SLASH, PERCENT, QUOTE, LETTER_H, NINE = 32, 46, 47, 37, 34, 72, 57
 FIELDS_MAX = 6
 SIZE_MAX: Final = 1 << 30  # bytes; offsets have 31 bits
 

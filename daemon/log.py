@@ -16,11 +16,11 @@ import numpy as np
 from actors.controls import part
 from actors.messages import Frames
 from daemon.echo import Echo
-from daemon.log_session import Gap, OnState, Session, subscribe, unheard
+from daemon.log_session import Gap, Session, subscribe
 from daemon.log_window import NotStored, Refused
 from daemon.log_writer import Entry, LogWriter
 from daemon.pace import Pace
-from daemon.wire import Access, RequestError, Wire, WireError, connect
+from daemon.wire import Access, OnState, RequestError, Wire, WireError, connect, unheard
 
 __all__ = [
     "Access",
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 RETRY_S: Final = (0.01, 0.1)
-
 IDENTITY: Final = "detectd_identity"
 
 T = TypeVar("T")
@@ -130,7 +129,7 @@ class LogReader:
         """The position of the newest entry; 0 for a log that never had one. Raises as `info`."""
         return (await self.info()).last
 
-    async def _session(self, first: int, *, finite: bool = False) -> "Session":
+    async def _session(self, first: int, *, finite: bool = False) -> Session:
         return await self._retry(lambda: self._open(first, finite=finite), self._unheard_if(finite))
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]], tell: OnState) -> T:
@@ -150,7 +149,7 @@ class LogReader:
             async with asyncio.timeout(delay_s):
                 await self._poked.wait()
 
-    async def _open(self, first: int, *, finite: bool) -> "Session":
+    async def _open(self, first: int, *, finite: bool) -> Session:
         """A connection and a new consumer whose first entry is `first`, or the oldest that there is."""
         session = Session(self._unheard_if(finite), finite=finite)
         wire = session.wire = await connect(self._access, session, "detectd log reader")

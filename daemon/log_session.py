@@ -6,7 +6,6 @@ came before it has been taken, so a slow taker makes the server wait. It is give
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final, assert_never
@@ -14,7 +13,7 @@ from typing import Any, Final, assert_never
 from actors.messages import I8, Frames
 from config.model import NS
 from daemon.frames import LOG_SID, Sheet
-from daemon.wire import Message, Wire, publish
+from daemon.wire import Message, OnState, Wire, publish, unheard
 
 HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log
 SILENT_MAX: Final = 3  # heartbeats missed before the connection is given up
@@ -22,9 +21,6 @@ HELD_MAX: Final = 48 * 1024 * 1024  # bytes; above the server's own window, so r
 UNUSED_S: Final = 10.0  # after which the server forgets a consumer that nobody listens to
 IN_CONTROL: Final = 100  # the status of flow control and heartbeats
 CRLF: Final = "\r\n"
-
-OnState = Callable[[str, str], None]
-"""("connected", "") or ("disconnected", why); told when it changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +223,3 @@ async def subscribe(wire: Wire, stream: str, first: int) -> bytes:
 def _fields(headers: str) -> dict[str, str]:
     pairs = (line.split(": ", 1) for line in headers.split(CRLF)[1:] if ": " in line)
     return {name: value.strip() for name, value in pairs}
-
-
-def unheard(state: str, why: str) -> None:
-    """Nobody listens."""

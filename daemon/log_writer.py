@@ -9,7 +9,7 @@ is unconfirmed is sent again, in order; what the server has already is recognise
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,7 +21,7 @@ from daemon.echo import Echo
 from daemon.frames import INBOX_SID, STRANGE_SID, Sheet
 from daemon.log_window import ACKNOWLEDGED_S, NotStored, Refused, Window
 from daemon.parcel import MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, Unsaid, size_of
-from daemon.wire import Access, Message, Wire, connect, publish
+from daemon.wire import Access, Message, OnState, Wire, connect, publish, unheard
 
 DEADLINE_S: Final = 30.0
 RETRY_S: Final = (0.01, 0.1)
@@ -31,8 +31,6 @@ WINDOW_BYTES: Final = 1024 * 1024  # of a parcel, but for a single large entry
 UNSENT_MAX: Final = 8 * 1024 * 1024  # bytes that the socket has not taken: entries wait, replies are dropped
 PERMANENT: Final = frozenset({400, 401, 403, 404})  # 429 and 5xx (no room, no leader, too busy) pass
 HEADER_BYTES: Final = 1024  # kept free of max_payload for headers
-
-OnState = Callable[[str, str], None]
 
 _subject = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
 _header = re.compile(r"[^\x00-\x1f\x7f]*").fullmatch
@@ -63,7 +61,7 @@ class LogWriter:
         self.resent = 0
         self.refusals = 0
         self._access, self._deadline_s = access, deadline_s
-        self._on_state = on_state or _unheard
+        self._on_state = on_state or unheard
         self._echo = echo
         self._form = Form(echo.now_ns if echo is not None else None)
         self._roll = Roll()
@@ -372,7 +370,3 @@ def _refusal(message: Message) -> tuple[str, bool]:
         return "an acknowledgement that can't be read", False
     code = error.get("code", 0)
     return str(error.get("description", "refused")), isinstance(code, int) and code in PERMANENT
-
-
-def _unheard(state: str, why: str) -> None:
-    """Nobody listens."""

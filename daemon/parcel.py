@@ -14,14 +14,15 @@ import numpy as np
 from numba import njit
 
 from actors.messages import I4, I8, U1, Frames
+from daemon.byte_kernels import copy, put, put_break, put_digits, put_number, word
 from daemon.frames import (
+    CRLF,
     DOT,
     FIELDS_MAX,
     P_PAYLOAD_LEN,
     SHEET_BYTES,
     SLASH,
     SPACE,
-    ZERO,
     Sheet,
     fields_of,
     number,
@@ -34,7 +35,6 @@ MSG_ID: Final = "Nats-Msg-Id"
 TIME: Final = "Detectd-Time"
 DIGITS: Final = 19  # of a number, and of a time in ns
 HPUB: Final = b"HPUB "
-CRLF: Final = b"\r\n"
 HEAD_BYTES: Final = 300  # more than a publish has beside its subject and its payload, if it has no headers of its own
 ROOM_MIN: Final = 64 * 1024  # bytes; a sheet with less room is left
 
@@ -150,7 +150,7 @@ def _publish(form: Form, entry: Unsaid, mark: int, now_ns: int) -> bytes:
 
 # Kernels
 
-_HPUB = np.frombuffer(HPUB, np.uint8)
+_HPUB = word(HPUB)
 
 
 @njit("i8(u1[::1], i8, i8, i8[:,::1], i4[:,::1], u1[:,::1], i8)", nogil=True, cache=True)
@@ -168,24 +168,6 @@ def write_rows(data: U1, at: int, end: int, longs: I8, places: I4, bits: U1, row
 
 
 @njit(nogil=True)
-def _put_digits(into: U1, at: int, value: int, digits: int) -> int:
-    for i in range(digits):
-        into[at + digits - 1 - i] = ZERO + value % 10
-        value //= 10
-    return at + digits
-
-
-@njit(nogil=True)
-def put_number(into: U1, at: int, value: int) -> int:
-    digits = 1
-    rest = value // 10
-    while rest > 0:
-        digits += 1
-        rest //= 10
-    return _put_digits(into, at, value, digits)
-
-
-@njit(nogil=True)
 def _put_text(into: U1, at: int, text: U1, start: int) -> tuple[int, int]:
     """Copy text[start:] up to a zero; (where it ends in `into`, where the next text starts)."""
     i = start
@@ -193,13 +175,6 @@ def _put_text(into: U1, at: int, text: U1, start: int) -> tuple[int, int]:
         into[at + i - start] = text[i]
         i += 1
     return at + i - start, i + 1
-
-
-@njit(nogil=True)
-def put_break(into: U1, at: int) -> int:
-    into[at] = 13
-    into[at + 1] = 10
-    return at + 2
 
 
 @njit(nogil=True)
@@ -211,24 +186,20 @@ def put_publish(
 
     The same bytes as `Parcel.put` makes of such an entry. Gives where they end.
     """
-    for i in range(len(_HPUB)):
-        into[at + i] = _HPUB[i]
-    at += len(_HPUB)
+    at = put(into, at, _HPUB)
     for i in range(topic_len):
         c = source[topic + i]
         into[at + i] = DOT if c == SLASH else c
     at, text = _put_text(into, at + topic_len, form, 0)
-    at = _put_digits(into, at, mark, DIGITS)
+    at = put_digits(into, at, mark, DIGITS)
     into[at] = SPACE
     at = put_number(into, at + 1, headers_len)
     into[at] = SPACE
     at = put_break(into, put_number(into, at + 1, headers_len + size))
     at, text = _put_text(into, at, form, text)
-    at = _put_digits(into, at, mark, DIGITS)
+    at = put_digits(into, at, mark, DIGITS)
     if form[text] != 0:
         at, text = _put_text(into, at, form, text)
-        at = _put_digits(into, at, now_ns, DIGITS)
+        at = put_digits(into, at, now_ns, DIGITS)
     at = put_break(into, put_break(into, at))
-    for i in range(size):
-        into[at + i] = source[payload + i]
-    return put_break(into, at + size)
+    return put_break(into, copy(into, at, source, payload, size))

@@ -7,7 +7,7 @@ that listen for strangers.
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final, Protocol, cast
@@ -57,6 +57,14 @@ CONNECT_S: Final = 2.0  # a server that is up answers in a millisecond
 REQUEST_S: Final = 5.0
 READ_MIN: Final = 64 * 1024  # less room than this in a sheet is not worth a system call
 FRAME_MAX: Final = 80 * 1024 * 1024  # more than any max_payload that nats-server takes (64 MiB) and its headers
+
+
+OnState = Callable[[str, str], None]
+"""("connected", "") or ("disconnected", why); told when it changes."""
+
+
+def unheard(state: str, why: str) -> None:
+    """Nobody listens."""
 
 
 class WireError(ConnectionError):

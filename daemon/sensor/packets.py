@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, types
 
 from actors.messages import I8, U1
+from daemon.byte_kernels import word
 from daemon.frames import starts
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL = 1, 2, 3, 4, 5, 6
@@ -53,9 +54,9 @@ MALFORMED: Final = -1
 TOO_LONG: Final = -2
 
 NAME_MAX: Final = 128  # of a thing
-_THINGS: Final = np.frombuffer(b"$aws/things/", np.uint8)
-_JSON: Final = np.frombuffer(b"/defender/metrics/json", np.uint8)
-_CBOR: Final = np.frombuffer(b"/defender/metrics/cbor", np.uint8)
+_THINGS: Final = word(b"$aws/things/")
+_JSON: Final = word(b"/defender/metrics/json")
+_CBOR: Final = word(b"/defender/metrics/cbor")
 
 LOOK_BACK: Final = 4  # rows among which a topic is looked for
 TOPIC_ALIAS: Final = 0x23

@@ -331,7 +331,7 @@ async def test_a_heartbeat_that_counts_more_entries_than_came_ends_the_session()
         closed = False
         abort = ended.append
 
-    session = reading.Session(reading.unheard)
+    session = reading.Session(lambda *_: None)
     session.wire = Line
     beat = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: %d\r\nNats-Last-Stream: 7\r\n\r\n"
     session.message(Message(2, -1, 100, "", beat % 7, b""))
