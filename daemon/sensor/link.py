@@ -14,10 +14,10 @@ from daemon.sensor.connect import Connect, Malformed, TooMuch
 from daemon.sensor.counts import Counts
 from daemon.sensor.door import Doorman, Hello, Pass, still_good
 from daemon.sensor.greeting import Greeting
-from daemon.sensor.packets import DOWN, END, FIVE, KIND, PUBLISH, REPORT, REPORTS, SIZE, START, TEXT, TEXT_LEN
+from daemon.sensor.packets import DOWN, END, FIVE, KIND, PUBLISH, REPORT, REPORTS, START
 from daemon.sensor.packing import PUBACK, Reports
 from daemon.sensor.stream import Room, Row, Span, Stream, table_of
-from daemon.sensor.sums import TOPICS_MAX, Sum, add, add_one, begun
+from daemon.sensor.sums import TOPICS_MAX, Sum, add, begun
 from daemon.sensor.valve import CROWDED, DEAF, EARLY, STALLED, Valve
 
 WRITE_HIGH: Final = 64 * 1024  # bytes that a side has not taken: the other waits
@@ -247,14 +247,7 @@ class Link(asyncio.Protocol):
         return sorted(refused + taken) if refused else taken
 
     def _note(self, up: Stream, rows: list[Row]) -> None:
-        sums, whole = self.sums, up.whole
         for row in rows:
-            if row[REPORT]:  # what comes most
-                start = row[TEXT]
-                found = sums.get(whole[start : start + row[TEXT_LEN]])
-                if found is not None:
-                    add_one(found, row[SIZE])
-                    continue
             if row[KIND] == PUBLISH:
                 self.published(up.topic(row), row)
             else:

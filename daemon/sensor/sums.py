@@ -21,18 +21,10 @@ def add(found: Sum, row: Row) -> None:
     """The packets that a row stands for."""
     found[COUNT] += row[packets.COUNT]
     found[SIZE] += row[packets.SIZE]
-    found[SIZE_MIN] = min(found[SIZE_MIN], row[packets.SIZE_MIN])
-    found[SIZE_MAX] = max(found[SIZE_MAX], row[packets.SIZE_MAX])
-
-
-def add_one(found: Sum, size: int) -> None:
-    """A single packet."""
-    found[COUNT] += 1
-    found[SIZE] += size
-    if size < found[SIZE_MIN]:  # noqa: PLR1730 - min() costs twice as much, and this is done for each report
-        found[SIZE_MIN] = size
-    if size > found[SIZE_MAX]:  # noqa: PLR1730
-        found[SIZE_MAX] = size
+    if row[packets.SIZE_MIN] < found[SIZE_MIN]:  # noqa: PLR1730 - min() costs twice as much, for each report
+        found[SIZE_MIN] = row[packets.SIZE_MIN]
+    if row[packets.SIZE_MAX] > found[SIZE_MAX]:  # noqa: PLR1730
+        found[SIZE_MAX] = row[packets.SIZE_MAX]
 
 
 def events(sums: dict[bytes, Sum], client_id: str, user: str) -> list[Event]:
