@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from actors.messages import I8, Frames
-from daemon.frames import S_SEQ, STRANGE_SID, Sheet
+from daemon.frames import S_SEQ, STRANGE_SID, Run
 from daemon.parcel import WINDOW_BITS, Parcel
 
 HELD_MAX: Final = 32 * 1024 * 1024  # bytes; more than a reader that keeps up ever leaves here
@@ -34,18 +34,10 @@ class Line(Protocol):
 
 
 @dataclass(slots=True)
-class _Run:
-    """Rows [first, last) of a sheet; where they are not acknowledged, `number` is the first one's."""
+class _Sent(Run):
+    """Not acknowledged yet; `number` is the first one's."""
 
-    sheet: Sheet
-    first: int
-    last: int
-    number: int = 0
-
-    @property
-    def seq(self) -> int:
-        """The first one's position."""
-        return int(self.sheet.longs[S_SEQ, self.first])
+    number: int
 
 
 class Echo:
@@ -64,9 +56,9 @@ class Echo:
         self._began_s = 0.0
         self._open = False  # entries are kept
         self._next_seq = 0  # 0: none was acknowledged yet
-        self._sent: deque[_Run] = deque()  # not acknowledged
+        self._sent: deque[_Sent] = deque()
         self._known: set[int] = set()  # their windows
-        self._ready: deque[_Run] = deque()
+        self._ready: deque[Run] = deque()
         self._held = 0
         self._news = asyncio.Event()
 
@@ -87,7 +79,7 @@ class Echo:
             self._break()
         elif self._open:
             self._held += parcel.end - parcel.start
-            self._sent.append(_Run(parcel.sheet, parcel.first, parcel.last, parcel.number))
+            self._sent.append(_Sent(parcel.sheet, parcel.first, parcel.last, parcel.number))
             self._known.add(parcel.number >> WINDOW_BITS)
 
     def stored(self, numbers: I8, seqs: I8, *, doubled: bool) -> None:
@@ -103,7 +95,7 @@ class Echo:
             if int(numbers[done]) >> WINDOW_BITS not in self._known:
                 done += 1  # was sent before we began; should it stand between ours, the positions tell
                 continue
-            count = min(run.last - run.first, len(numbers) - done)
+            count = min(len(run), len(numbers) - done)
             steps, part = np.arange(count), slice(done, done + count)
             seq = self._next_seq or int(seqs[done])
             if (numbers[part] != run.number + steps).any() or (seqs[part] != seq + steps).any():
@@ -122,7 +114,7 @@ class Echo:
     def has(self, first: int) -> bool:
         """Whether all from position `first` on is here, or will be. What lies before it is dropped."""
         while self._ready and self._ready[0].seq < first:
-            self._pop(min(self._ready[0].last - self._ready[0].first, first - self._ready[0].seq))
+            self._cut(first - self._ready[0].seq)
         if not self._open or not self._next_seq:
             return False
         return (self._ready[0].seq if self._ready else self._next_seq) == first
@@ -131,11 +123,8 @@ class Echo:
         """The entries from position `first` on, up to `most`, once there are any; None: go to the log for them."""
         while self.has(first):
             if self._ready:
-                run = self._ready[0]
-                count = min(run.last - run.first, most)
-                frames = run.sheet.frames(run.first, run.first + count)
-                self._pop(count)
-                self.taken += count
+                frames = self._cut(most)
+                self.taken += len(frames)
                 return frames
             self._news.clear()
             await self._news.wait()
@@ -149,14 +138,16 @@ class Echo:
 
     # Within
 
-    def _pop(self, count: int) -> None:
+    def _cut(self, most: int) -> Frames:
         run = self._ready[0]
-        self._held -= run.sheet.extent(run.first, run.first + count)
-        run.first += count
-        if run.first == run.last:
+        first = run.first
+        frames = run.cut(most)
+        self._held -= run.sheet.extent(first, run.first)
+        if not run:
             self._ready.popleft()
+        return frames
 
-    def _acknowledge(self, run: _Run, seqs: I8) -> None:
+    def _acknowledge(self, run: _Sent, seqs: I8) -> None:
         """The first ones of a run that was sent have these positions."""
         first, last = run.first, run.first + len(seqs)
         run.sheet.longs[S_SEQ, first:last] = seqs
@@ -164,10 +155,10 @@ class Echo:
         if tail is not None and tail.sheet is run.sheet and tail.last == first:
             tail.last = last
         else:
-            self._ready.append(_Run(run.sheet, first, last))
+            self._ready.append(Run(run.sheet, first, last))
         self._news.set()
         run.first, run.number = last, run.number + len(seqs)
-        if run.first == run.last:
+        if not run:
             self._known.discard((run.number - 1) >> WINDOW_BITS)
             self._sent.popleft()
 

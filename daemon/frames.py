@@ -134,6 +134,28 @@ class Sheet:
         )
 
 
+@dataclass(slots=True)
+class Run:
+    """Rows [first, last) of a sheet that nobody has taken yet."""
+
+    sheet: Sheet
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    @property
+    def seq(self) -> int:
+        """The first one's position."""
+        return int(self.sheet.longs[S_SEQ, self.first])
+
+    def cut(self, most: int) -> Frames:
+        """The first of them, up to `most`; they leave."""
+        first, self.first = self.first, min(self.last, self.first + most)
+        return self.sheet.frames(first, self.first)
+
+
 _JS_ACK = word(b"$JS.ACK.")
 _THINGS = word(b"$aws.things.")
 _METRICS = word(b".defender.metrics.")

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 
 from actors.messages import I8, Frames
 from config.model import NS
-from daemon.frames import LOG_SID, Sheet
+from daemon.frames import LOG_SID, Run, Sheet
 from daemon.wire import Message, OnState, Wire, publish, unheard
 
 HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log
@@ -27,15 +27,6 @@ CRLF: Final = "\r\n"
 class Gap:
     """The log no longer has positions [first, last]: they were dropped before they could be read."""
 
-    first: int
-    last: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """Entries [first, last) of a sheet that nobody has taken yet."""
-
-    sheet: Sheet
     first: int
     last: int
 
@@ -66,7 +57,7 @@ class Session:
         self.wire: Wire | None = None
         self.drop = b""  # protocol bytes that end the consumer
         self._tell, self._finite = tell, finite
-        self._queue: deque[_Run | Gap | _Answer | _Quiet | _Over] = deque()
+        self._queue: deque[Run | Gap | _Answer | _Quiet | _Over] = deque()
         self._held = 0
         self._paused = False
         self._arrived = asyncio.Event()
@@ -84,7 +75,7 @@ class Session:
         while True:
             while self._queue:
                 match self._queue[0]:
-                    case _Run() as run:
+                    case Run() as run:
                         return self._cut(run, most)
                     case Gap() as gap:
                         self._queue.popleft()
@@ -122,10 +113,10 @@ class Session:
     def entries(self, sheet: Sheet, first: int, last: int) -> None:
         self._held += sheet.extent(first, last)
         tail = self._queue[-1] if self._queue else None
-        if isinstance(tail, _Run) and tail.sheet is sheet:
+        if isinstance(tail, Run) and tail.sheet is sheet:
             tail.last = last
         else:
-            self._put(_Run(sheet, first, last))
+            self._put(Run(sheet, first, last))
         if self._held > HELD_MAX and not self._paused:
             self._paused = True
             self._wire.pause(yes=True)
@@ -161,20 +152,20 @@ class Session:
         assert self.wire is not None, "a session is used once it is connected"
         return self.wire
 
-    def _put(self, item: _Run | Gap | _Answer | _Quiet | _Over) -> None:
+    def _put(self, item: Run | Gap | _Answer | _Quiet | _Over) -> None:
         self._queue.append(item)
         self._arrived.set()
 
-    def _cut(self, run: _Run, most: int) -> Frames:
-        first, last = run.first, min(run.last, run.first + most)
-        run.first = last
-        if last == run.last:
+    def _cut(self, run: Run, most: int) -> Frames:
+        first = run.first
+        frames = run.cut(most)
+        self._held -= run.sheet.extent(first, run.first)
+        if not run:
             self._queue.popleft()
-        self._held -= run.sheet.extent(first, last)
         if self._paused and self._held < HELD_MAX // 2:
             self._paused = False
             self._wire.pause(yes=False)
-        return run.sheet.frames(first, last)
+        return frames
 
     def _heartbeat(self, fields: dict[str, str]) -> None:
         """A heartbeat says what was sent last: had it been lost, nothing else would tell on an idle log."""
