@@ -139,6 +139,16 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             "CREATE INDEX audit_by_time ON audit (time_ns)",
         ),
     ),
+    Migration(
+        "events say how they were verified",
+        (
+            # As the state is already: a page of events would look up as many violations, which lie as far apart.
+            "ALTER TABLE events ADD COLUMN verification_description TEXT",
+            """UPDATE events SET verification_description = (SELECT verification_description FROM violations
+                 WHERE violations.violation_id = events.violation_id) WHERE violation_id IN
+                 (SELECT violation_id FROM violations WHERE verification_description IS NOT NULL)""",
+        ),
+    ),
 )
 
 

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -52,9 +52,9 @@ def commit(
 ) -> Committed:
     done = Committed([], [])
     for transition, receivers in routed:
-        verification = _verification(con, transition)
-        body = told.message(transition, verification)
-        if _insert_event(con, transition, body, verification):
+        verified = _verified(con, transition)
+        body = told.message(transition, verified.state)
+        if _insert_event(con, transition, body, verified):
             _insert_violation(con, transition)
             done.event_ids.append(told.event_id(transition.violation_id, transition.event_type))
             done.notices.extend(outbox.enqueue(con, transition, receivers, body, now_ns))
@@ -86,22 +86,33 @@ def _end(violation: Violation, reason: str, now_ns: int) -> Transition:
     )
 
 
-def _verification(con: Con, transition: Transition) -> str:
+class _Verified(NamedTuple):
+    """What people made of a violation so far."""
+
+    state: str
+    description: str | None
+
+
+_NOT_VERIFIED: Final = _Verified(told.UNKNOWN, None)
+
+
+def _verified(con: Con, transition: Transition) -> _Verified:
     if transition.event_type == "in-alarm":
-        return told.UNKNOWN
+        return _NOT_VERIFIED
     row = con.execute(
-        "SELECT verification_state FROM violations WHERE violation_id = ?", (transition.violation_id,)
+        "SELECT verification_state, verification_description FROM violations WHERE violation_id = ?",
+        (transition.violation_id,),
     ).fetchone()
-    return str(row[0]) if row else told.UNKNOWN
+    return _Verified(*row) if row else _NOT_VERIFIED
 
 
-def _insert_event(con: Con, t: Transition, body: bytes, verification: str) -> bool:
+def _insert_event(con: Con, t: Transition, body: bytes, verified: _Verified) -> bool:
     """False: it is stored already."""
     return (
         con.execute(
             "INSERT OR IGNORE INTO events (event_id, violation_id, event_type, profile, thing, criteria_type, "
-            "suppressed, time_ns, position, reason, message, verification_state) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "suppressed, time_ns, position, reason, message, verification_state, verification_description) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 told.event_id(t.violation_id, t.event_type),
                 t.violation_id,
@@ -114,7 +125,7 @@ def _insert_event(con: Con, t: Transition, body: bytes, verification: str) -> bo
                 t.position,
                 t.reason,
                 body.decode(),
-                verification,
+                *verified,
             ),
         ).rowcount
         > 0
@@ -212,7 +223,10 @@ def verify(con: Con, violation_id: str, state: str, description: str | None, now
         "WHERE violation_id = ?",
         (state, description, now_ns, violation_id),
     )
-    con.execute("UPDATE events SET verification_state = ? WHERE violation_id = ?", (state, violation_id))
+    con.execute(
+        "UPDATE events SET verification_state = ?, verification_description = ? WHERE violation_id = ?",
+        (state, description, violation_id),
+    )
     return changed.rowcount > 0
 
 

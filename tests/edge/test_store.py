@@ -42,7 +42,8 @@ async def events_of(store: Store, since_ns: int, until_ns: int) -> list[Violatio
 
 
 def value_of(event: ViolationEvent) -> MetricValue | None:
-    return None if event.value is None else msgspec.json.decode(event.value, type=MetricValue)
+    value = event.told.metric_value
+    return None if value is msgspec.UNSET else msgspec.json.decode(value, type=MetricValue)
 
 
 def heard(store: Store) -> list[Notice]:
@@ -62,7 +63,11 @@ async def test_a_commit_stores_event_violation_outbox_and_position_at_once(store
     (violation,) = await store.active_violations()
     (event,) = await events_of(store, 0, 2 * START_NS)
     assert (violation.thing, violation.last_violation_value) == ("meter-12", MetricValue(count=97))
-    assert (event.event_type, value_of(event), event.time_ns) == ("in-alarm", MetricValue(count=97), START_NS)
+    assert (event.told.violation_event_type, value_of(event), event.time_ns) == (
+        "in-alarm",
+        MetricValue(count=97),
+        START_NS,
+    )
     assert [row.receiver for row in await store.outbox_list()] == ["sms", "ops"]
     assert await store.positions() == {"pumps": 7}
     assert [notice.receiver for notice in notices] == ["ops", "sms"]
@@ -233,7 +238,7 @@ async def test_retention_removes_closed_violations_with_all_that_belongs_to_them
     assert await store.expire(START_NS + 300 * NS + month_ns) == 0
     assert await store.expire(START_NS + 301 * NS + month_ns) == 250
     assert [v.thing for v in await store.active_violations()] == ["open"]
-    assert [e.thing for e in await events_of(store, 0, 2 * START_NS)] == ["open"]
+    assert [e.told.thing_name for e in await events_of(store, 0, 2 * START_NS)] == ["open"]
     assert {row.thing for row in await store.outbox_list()} == {"open"}
 
 
@@ -260,11 +265,11 @@ async def test_alarms_of_another_log_are_invalidated_and_those_who_heard_of_them
     assert [(notice.thing, notice.event_type) for notice in notices] == [("told", "alarm-invalidated")]
     assert await store.active_violations() == []
     (event, _) = await events_of(store, NOW_NS, NOW_NS)
-    assert (event.event_type, value_of(event), event.reason) == (
-        "alarm-invalidated",
-        None,
-        "the log that this alarm came from was replaced",
+    assert (event.told.violation_event_type, value_of(event)) == ("alarm-invalidated", None)
+    reasons = await store.read(
+        lambda con: con.execute("SELECT reason FROM events WHERE event_type = 'alarm-invalidated'").fetchall()
     )
+    assert set(reasons) == {("the log that this alarm came from was replaced",)}
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -64,6 +64,26 @@ def test_names_of_migrations_are_unique() -> None:
     assert len({migration.name for migration in MIGRATIONS}) == len(MIGRATIONS)
 
 
+def test_events_of_an_older_database_say_how_they_were_verified(con: sqlite3.Connection) -> None:
+    assert [migration.name for migration in MIGRATIONS][2] == "events say how they were verified"
+    migrate(con, MIGRATIONS[:2])
+    for name, description in (("seen", "a drill"), ("unseen", None)):
+        con.execute(
+            "INSERT INTO violations (violation_id, profile, thing, registered, behavior_name, behavior, criteria_type, "
+            "suppressed, start_ns, last_violation_ns, verification_description) "
+            "VALUES (?, 'P', 't', 1, 'b', '{}', 'STATIC', 0, 1, 1, ?)",
+            (name, description),
+        )
+        con.execute(
+            "INSERT INTO events (event_id, violation_id, event_type, profile, thing, criteria_type, suppressed, "
+            "time_ns, position, reason, message) VALUES (?1, ?1, 'in-alarm', 'P', 't', 'STATIC', 0, 1, 1, '', '{}')",
+            (name,),
+        )
+    migrate(con)
+    found = con.execute("SELECT violation_id, verification_description FROM events ORDER BY id").fetchall()
+    assert found == [("seen", "a drill"), ("unseen", None)]
+
+
 async def test_a_store_that_cannot_be_opened_says_which_file_and_what_to_do(tmp_path: Path) -> None:
     newer = tmp_path / "newer.db"
     store = await Store.open(newer, clock=lambda: START_NS)

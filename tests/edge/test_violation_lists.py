@@ -1,5 +1,6 @@
 """The lists of violations: every filter, pages that stay put, and no filter that costs a walk through everything."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ async def test_events_are_paged_newest_first_and_stay_put_while_others_write(sto
     before = None
     for turn in range(4):
         found, before = await page(store, before, limit=3)
-        seen += [event.thing for event in found]
+        seen += [event.told.thing_name for event in found]
         await store.commit([raised(f"new{turn}", time_ns=START_NS + 99 * NS)])
         if before is None:
             break
@@ -45,7 +46,7 @@ async def test_events_are_paged_newest_first_and_stay_put_while_others_write(sto
 async def test_events_outside_the_time_are_left_out(store: Store) -> None:
     await store.commit([raised(f"t{n}", time_ns=START_NS + n * NS) for n in range(5)])
     found, place = await store.read(lambda con: events(con, START_NS + NS, START_NS + 3 * NS, Wanted(), None, 250))
-    assert ([event.thing for event in found], place) == (["t3", "t2", "t1"], None)
+    assert ([event.told.thing_name for event in found], place) == (["t3", "t2", "t1"], None)
 
 
 async def some(store: Store) -> None:
@@ -82,7 +83,7 @@ async def test_both_lists_know_every_filter(store: Store, wanted: dict[str, Any]
     await some(store)
     found, _ = await page(store, **wanted)
     open_ones, _ = await store.read(lambda con: active(con, Wanted(**wanted), None, 250))
-    assert sorted(event.thing for event in found) == things
+    assert sorted(event.told.thing_name for event in found) == things
     assert sorted(violation.thing for violation in open_ones) == things
 
 
@@ -91,7 +92,7 @@ async def test_all_events_of_a_violation_show_how_it_was_verified(store: Store) 
     await store.verify(violation_id("t1"), "BENIGN_POSITIVE", "a drill")
     await store.commit([cleared("t1", time_ns=START_NS + NS)])
     found, _ = await page(store, verification_state="BENIGN_POSITIVE")
-    assert [(one.event_type, one.verification_description) for one in found] == [
+    assert [(one.told.violation_event_type, one.verification_description) for one in found] == [
         ("alarm-cleared", "a drill"),
         ("in-alarm", "a drill"),
     ]
@@ -131,7 +132,7 @@ async def test_a_short_page_says_where_the_next_one_goes_on(store: Store, monkey
     seen, pages, place = [], 0, None
     while pages == 0 or place is not None:
         found, place = await page(store, place, criteria_type="STATIC")
-        seen += [event.thing for event in found]
+        seen += [event.told.thing_name for event in found]
         pages += 1
     assert (seen, pages) == (["t1"], 3)
 
@@ -155,6 +156,23 @@ async def test_every_filter_walks_an_index_in_its_order(store: Store, wanted: di
     assert [row[3].split(" (")[0].replace("COVERING ", "") for row in plan] == [f"SEARCH events USING INDEX {index}"], (
         plan
     )
+
+
+async def test_a_page_looks_up_its_own_events_and_nothing_else(store: Store) -> None:
+    await some(store)
+
+    def plan(con: sqlite3.Connection) -> list[str]:
+        asked: list[str] = []
+        con.set_trace_callback(asked.append)
+        events(con, 0, UNTIL_NS, Wanted(), None, 250)
+        con.set_trace_callback(None)
+        return [row[3] for row in con.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+
+    steps = [step for step in await store.read(plan) if step.startswith(("SEARCH", "USE"))]
+    assert steps == [
+        "SEARCH events USING COVERING INDEX events_by_time (time_ns>? AND time_ns<?)",
+        "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)",
+    ]
 
 
 @pytest.mark.parametrize(("wanted", "index"), [({}, "violations_open"), ({"thing": "t1"}, "violations_open_of_thing")])

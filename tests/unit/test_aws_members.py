@@ -4,6 +4,7 @@ import math
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.model import ServiceModel, Shape
 from hypothesis import given
@@ -271,3 +272,19 @@ def test_an_answer_with_a_member_that_the_shape_lacks_is_a_bug_however_deep() ->
     for wrong in ({"nam": 1}, {"inner": {"nam": 1}}, {"all": [{"name": "a"}, {"nam": 1}]}):
         with pytest.raises(KeyError):
             write(wrong)
+
+
+def test_what_is_spelled_already_is_passed_on_and_a_struct_with_other_names_is_a_bug() -> None:
+    class Right(msgspec.Struct, rename={"spelled": "Other"}):
+        name: str
+        spelled: bool = True
+
+    class Wrong(msgspec.Struct):
+        name: str
+        spelled: bool = True
+
+    write = members.to_json(shape("Tree"))
+    right, raw = Right("a"), msgspec.Raw(b"{}")
+    assert write({"inner": raw, "all": [right]}) == {"inner": raw, "all": [right]}
+    with pytest.raises(KeyError, match="spelled"):
+        write({"all": [right, Wrong("a")]})

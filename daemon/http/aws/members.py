@@ -20,6 +20,8 @@ from config.model import NS
 Reader = Callable[[Any, str], Any]
 """(what came, its path for messages) -> the value. Raises `Fault`."""
 Writer = Callable[[Any], Any]
+Spelled = msgspec.Struct | msgspec.Raw
+"""What a handler has as the model has it: not looked into. Of a struct the names are held against the model's, once."""
 
 INTEGERS: Final = {"integer": 2**31, "long": 2**63}
 PLAIN: Final = frozenset({"string", "integer", "long", "double", "float", "boolean"})
@@ -290,7 +292,7 @@ def to_json(shape: Any) -> Writer:
             write_value = to_json(shape.value)
             return lambda values: {key: write_value(value) for key, value in values.items()}
         case "timestamp":
-            return _seconds
+            return epoch_seconds
         case "blob":
             return lambda value: base64.b64encode(value).decode()
         case _:
@@ -305,20 +307,30 @@ def _write_structure(shape: Any) -> Writer:
             for name, member in shape.members.items()
         }
 
-    def write(value: Mapping[str, Any] | msgspec.Raw) -> dict[str, Any] | msgspec.Raw:
-        if isinstance(value, msgspec.Raw):  # spelled already, as the model has it
+    @cache
+    def check(kind: type[msgspec.Struct]) -> None:
+        spelled = {name for name, _ in members().values()}
+        for field in msgspec.structs.fields(kind):
+            if field.encode_name not in spelled:
+                raise KeyError(field.encode_name)
+
+    def write(value: Mapping[str, Any] | Spelled) -> dict[str, Any] | Spelled:
+        if isinstance(value, msgspec.Raw):
+            return value
+        if isinstance(value, msgspec.Struct):
+            check(type(value))
             return value
         written, known = {}, members()
         for name, inner in value.items():
             if inner is not None:
-                spelled, write_inner = known[name]
-                written[spelled] = inner if write_inner is None else write_inner(inner)
+                name_there, write_inner = known[name]
+                written[name_there] = inner if write_inner is None else write_inner(inner)
         return written
 
     return write
 
 
-def _seconds(ns: int) -> float:
+def epoch_seconds(ns: int) -> float:
     """Epoch seconds with milliseconds."""
     return ns // (NS // 1000) / 1000
 

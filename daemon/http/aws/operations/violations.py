@@ -11,8 +11,9 @@ from daemon import violation_lists as lists
 from daemon import violations
 from daemon.control.plane import Call
 from daemon.control.refusal import InvalidRequestException, ResourceNotFoundException
+from daemon.http.aws.members import epoch_seconds
 from daemon.http.aws.paging import page_size, start_of, token_of
-from daemon.violation_lists import ActivePlace, EventPlace, ViolationEvent, Wanted
+from daemon.violation_lists import ActivePlace, EventPlace, Told, ViolationEvent, Wanted
 from daemon.violations import Con, Violation
 
 Answer = dict[str, Any]
@@ -86,19 +87,28 @@ def _active(violation: Violation) -> Answer:
     }
 
 
-def _event(event: ViolationEvent) -> Answer:
-    return {
-        "violationId": event.violation_id,
-        "thingName": event.thing,
-        "securityProfileName": event.profile,
-        "behavior": event.behavior,
-        "metricValue": event.value,
-        "violationEventAdditionalInfo": event.additional_info,
-        "violationEventType": event.event_type,
-        "verificationState": event.verification_state,
-        "verificationStateDescription": event.verification_description,
-        "violationEventTime": event.time_ns,
-    }
+class _Event(Told, frozen=True, rename="camel", kw_only=True):
+    """The model's ViolationEvent, written as it is: there are up to 250 in an answer."""
+
+    verification_state: str
+    verification_state_description: str | msgspec.UnsetType
+    violation_event_time: float
+
+
+def _event(event: ViolationEvent) -> _Event:
+    told, description = event.told, event.verification_description
+    return _Event(
+        violation_id=told.violation_id,
+        thing_name=told.thing_name,
+        security_profile_name=told.security_profile_name,
+        behavior=told.behavior,
+        metric_value=told.metric_value,
+        violation_event_additional_info=told.violation_event_additional_info,
+        violation_event_type=told.violation_event_type,
+        verification_state=event.verification_state,
+        verification_state_description=msgspec.UNSET if description is None else description,
+        violation_event_time=epoch_seconds(event.time_ns),
+    )
 
 
 def _plain(value: Behavior | MetricValue | None) -> Answer | None:
