@@ -445,8 +445,8 @@ class GroupActor:
 
         A behavior whose criteria changed keeps an open violation and starts counting anew (spec.md §3.6).
         """
-        if not things:
-            return
+        if not things and old.key != self.key:
+            return  # where it is the same targets, both have watched nobody, but the older for longer
         source = np.array([row for row, _, _ in things], np.intp)
         target = source if self._takes_all(old, things) else self._places(things)
         self.source[target] = np.where(old.seen[source] > self.seen[target], old.source[source], self.source[target])

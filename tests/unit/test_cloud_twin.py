@@ -199,6 +199,18 @@ def test_a_change_that_is_none_for_a_behavior_changes_nothing_of_it(
     assert [each for each in found if each.profile == "p"] == play(world(first), log)
 
 
+def test_a_window_stays_whole_where_rules_change_in_it_before_anybody_is_known() -> None:
+    first = rules(
+        profile(behavior("aws:num-messages-sent", "greater-than", 0, duration=10)), durations="any", grace_s=0.0
+    )
+    other = profile(behavior("aws:num-disconnects", "less-than", 2, name="other", duration=60), name="other")
+    one = world(first)
+    found = play(one, [Passed(1, START + NS)])
+    found += one.change(msgspec.structs.replace(first, profiles=(*first.profiles, other)), Moment(1, START + NS))
+    found += play(one, [Told(2, START + 2 * NS, (Fact("a", "connected", START + 2 * NS),)), Passed(3, START + 10 * NS)])
+    assert [(each.event_type, each.time_ns) for each in found] == [("in-alarm", START + 10 * NS)]
+
+
 @given(rule_sets(), logs())
 @settings(max_examples=50, deadline=None)
 def test_a_recording_replays_to_the_same_events_ids_included(first: Rules, log: list[Entry]) -> None:
