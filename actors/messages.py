@@ -178,6 +178,14 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """The log entry that is being looked at."""
+
+    position: int
+    ts: int  # ns
+
+
+@dataclass(frozen=True, slots=True)
 class Downtime:
     """Time during which nothing could be heard: not silence of the devices (design.md §4)."""
 

@@ -41,6 +41,12 @@ class Roster:
     def find(self, name: bytes, registered: int) -> int | None:
         return self._rows[registered].get(name)
 
+    def identity_of(self, row: int) -> Identity:
+        """Whose row it is."""
+        name = self.names[row]
+        assert name is not None
+        return name, self.find(name, 1) == row
+
     def recognise(self, marks: I8, entries: I4, registered: U1) -> tuple[I4, int]:
         """([k] the row of the owner of marks[entries[k]], -1 where that is not known here; how many are not)."""
         rows: I4 = np.empty(len(entries), np.int32)

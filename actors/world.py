@@ -15,8 +15,8 @@ from actors.criteria._base import Slot
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.event_columns import source_number
-from actors.group import GroupActor, Moment
-from actors.messages import BACKLOG, Downtime, Frames, Share
+from actors.group import GroupActor
+from actors.messages import BACKLOG, Downtime, Frames, Moment, Share
 from actors.plan import GroupPlan, Registry, plans
 from actors.router import Routed, Router
 from config.kinds import Kinds
@@ -165,7 +165,7 @@ def _release(actor: GroupActor, plan: GroupPlan, registry: Registry, moment: Mom
     identities = actor.roster.identities()
     gone = [row for row, name, known in identities if not registry.covers(plan.targets, name, registered=known)]
     rows = set(gone)
-    effects = actor.withdraw(moment, {key for key in actor.openings if key[0] in rows}, NO_LONGER)
+    effects = actor.alarms.withdraw(moment, {key for key in actor.alarms.openings if key[0] in rows}, NO_LONGER)
     actor.forget(np.array(gone, np.int64))
     return effects
 
@@ -178,7 +178,7 @@ def _hand_over(
     moment: Moment,
 ) -> list[Transition]:
     """Move an actor's rows, with their state, to the actors that now have its profiles; end what nobody covers."""
-    left = set(old.openings)
+    left = set(old.alarms.openings)
     identities = old.roster.identities()
     for plan in new_plans:
         heir = successors[plan.key]
@@ -188,7 +188,7 @@ def _hand_over(
             heir.inherit(old, pairs, things)
             moved, kept = {row for row, _, _ in things}, {own for own, _ in pairs}
             left = {(row, slot) for row, slot in left if row not in moved or slot not in kept}
-    return old.withdraw(moment, left, NO_LONGER)
+    return old.alarms.withdraw(moment, left, NO_LONGER)
 
 
 def _matching_slots(old: GroupActor, new: GroupActor) -> list[tuple[int, int]]:

@@ -49,13 +49,13 @@ class Performer:
         Only those that moved are looked at, and the loop gets its turn in between: reading a set again takes 50 µs.
         """
         told: dict[str, int] = {}
-        for actor in list(actors.values()):
-            for at, key in enumerate(actor.moved(self._told)):
-                if key in actor.openings:  # it may have ended while others had their turn
-                    self._store.touch(*actor.last_violation(key))
+        for alarms in [actor.alarms for actor in actors.values()]:
+            for at, place in enumerate(alarms.moved(self._told)):
+                if place in alarms.openings:  # it may have ended while others had their turn
+                    self._store.touch(*alarms.last_violation(place))
                 if at % TURN == TURN - 1:
                     await asyncio.sleep(0)
-            told |= {opening.violation_id: int(actor.last_at[key]) for key, opening in actor.openings.items()}
+            told |= alarms.standing()
         self._told = told
         self._telemetry.active_violations.set(len(told))
 

@@ -17,7 +17,7 @@ from actors.effects import Transition
 from actors.entries import frames_of
 from actors.events import EMBEDDED, KINDS, SUBJECT, packed
 from actors.events import Event as BrokerEvent
-from actors.group import Moment
+from actors.messages import Moment
 from actors.notice import additional_info
 from actors.topics import subject_of_topic
 from actors.world import World

@@ -107,7 +107,7 @@ class Vitals:
         if self._gap is not None:
             known["log"]["gap"] = {"first": self._gap.first, "last": self._gap.last}
         known["actors"] = [
-            {"key": key, "state": seat.state, "things": len(seat.actor.roster), "alarms": len(seat.actor.openings)}
+            {"key": key, "state": seat.state, "things": len(seat.actor.roster), "alarms": len(seat.actor.alarms)}
             for key, seat in app.supervisor.seats.items()
         ]
         known["receivers"] = [

@@ -10,8 +10,7 @@ from naive import Changed, Detect, Entry, Event, Heard, Passed, Paused, in_order
 
 from actors.effects import Transition
 from actors.entries import frames_of
-from actors.group import Moment
-from actors.messages import Downtime, Frames
+from actors.messages import Downtime, Frames, Moment
 from actors.metrics import kinds
 from actors.topics import subject_of_topic
 from actors.world import World
@@ -224,8 +223,8 @@ def naive_events(first: Rules, log: Iterable[Said]) -> list[Event]:
 # ---- worlds ----
 
 
-def world(first: Rules, interval_default_s: float = 0.0) -> World:
-    return World(first, kinds(), "test", interval_default_s)
+def world(first: Rules, interval_default_s: float = 0.0, identity: str = "test") -> World:
+    return World(first, kinds(), identity, interval_default_s)
 
 
 def play(target: World, log: Iterable[Said], cuts: Iterable[int] = ()) -> list[Transition]:

@@ -16,8 +16,8 @@ from builders import START, rules, world
 
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed
-from actors.group import GroupActor, Moment
-from actors.messages import Frames
+from actors.group import GroupActor
+from actors.messages import Frames, Moment
 from actors.series import Series
 from actors.world import World
 from config.model import NS, Dimension, MetricDimension, MetricToRetain, Rules, SecurityProfile

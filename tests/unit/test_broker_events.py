@@ -12,7 +12,7 @@ from actors.controls import Pause, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed, unpacked
-from actors.group import Moment
+from actors.messages import Moment
 from actors.metrics import kinds
 from actors.world import World
 from config.model import NS, Client, Dimension, MetricDimension, MetricToRetain, MetricValue, Rules

@@ -18,8 +18,7 @@ from actors.controls import RESUMED, TICK, Pause, pieces
 from actors.effects import Transition
 from actors.entries import frames_of
 from actors.events import EMBEDDED, SUBJECT, Event, packed
-from actors.group import Moment
-from actors.messages import Frames
+from actors.messages import Frames, Moment
 from actors.metrics import kinds
 from actors.world import World
 from config.model import NS, Behavior, Dimension, MetricDimension, Rules

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from actors.controls import Retry
 from actors.entries import frames_of
-from actors.group import Moment
-from actors.messages import Downtime
+from actors.messages import Downtime, Moment
 from config.model import NS, MetricValue
 
 PORTS = behavior("aws:listening-tcp-ports", "in-port-set", [22], name="ports")
@@ -43,9 +42,7 @@ def test_an_episode_has_one_id_and_the_next_another():
 
 def test_an_id_depends_on_the_log_the_behavior_the_thing_and_the_place():
     def first_id(name="ports", p="p", thing="a", before=(), identity="x"):
-        one = world(rules(profile(dataclass_replace(PORTS, name), name=p)))
-        for actor in one.actors.values():
-            actor.identity = identity
+        one = world(rules(profile(dataclass_replace(PORTS, name), name=p)), identity=identity)
         return play(one, numbered([*before, report(thing, 0, **BAD)]))[0].violation_id
 
     ids = [first_id(), first_id(name="o"), first_id(p="q"), first_id(thing="b"), first_id(before=[tick(0)]),
@@ -145,7 +142,7 @@ def test_what_is_active_is_told_with_its_last_violation():
     one = world(rules(profile(PORTS, behavior("aws:num-listening-tcp-ports", "less-than", 1, name="count"))))
     events = play(one, numbered([report("a", 0, tcp=(23,)), report("a", 300, tcp=(24, 25))]))
     last = START + 300 * NS
-    assert one.actors["all/things"].active() == [
+    assert one.actors["all/things"].alarms.active() == [
         (events[0].violation_id, last, MetricValue(ports=(24, 25))),
         (events[1].violation_id, last, MetricValue(count=2)),
     ]
@@ -245,7 +242,7 @@ def test_a_report_goes_to_the_row_of_its_thing_whatever_was_forgotten_registered
             actor.handle(shares[key])
             for name, registered in [(b"abcdef"[k : k + 1], flag) for k in range(6) for flag in (0, 1)]:
                 row = actor.roster.find(name, registered)
-                assert row is None or actor.identity_of(row) == (name, bool(registered))
+                assert row is None or actor.roster.identity_of(row) == (name, bool(registered))
             if len(shares[key].entries) and not poison:
                 row = actor.roster.find(thing.encode(), int(shares[key].registered[0]))
                 assert actor.seen[row] == shares[key].batch.ts[0]
@@ -269,7 +266,7 @@ def test_one_shot_names_over_many_weeks_need_the_room_of_one_week():
             len(one.router.gate.last), len(one.router.gate.rows), len(one.router.gate._names), len(actor.roster),
             len(actor.roster._keys), len(actor.roster._hints),
         )  # fmt: skip
-        assert len(actor.openings) == 0
+        assert len(actor.alarms) == 0
     assert sizes[2] == sizes[12]
     assert sizes[12][0] < 83 * 9 * 1.6
 

@@ -260,7 +260,7 @@ async def test_an_actor_that_was_given_up_stays_so_when_rules_change_and_is_empt
         await house.hear(poison("a", 1))
         await house.settled()
         await house.supervisor.stop()
-        assert house.world.actors[GOOD].active() == []
+        assert house.world.actors[GOOD].alarms.active() == []
         house.supervisor.seat(house.world.actors)
         assert house.supervisor.failed() == [GOOD]
 
@@ -276,7 +276,7 @@ async def test_a_marker_is_answered_with_the_state_at_its_place():
         assert len(state[GOOD]["openings"]) == 1
         again = house.world.actors[GOOD].emptied()
         again.load(state[GOOD])
-        assert len(again.active()) == 1
+        assert len(again.alarms.active()) == 1
 
 
 async def test_a_marker_that_a_crash_overtakes_is_an_error_not_a_wait():

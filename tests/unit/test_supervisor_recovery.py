@@ -143,7 +143,7 @@ async def test_a_checkpoint_that_is_damaged_gives_way_to_the_one_before(tmp_path
     (tmp_path / known[0].files[G][0]).write_bytes(b"")
     world, position = await recovery(tmp_path, *log, manifests=known, log_last=2).world()
     assert position == 1
-    assert len(world.actors[G].active()) == 1
+    assert len(world.actors[G].alarms.active()) == 1
 
 
 async def test_at_the_start_a_checkpoint_beyond_the_log_s_end_is_refused(tmp_path):
