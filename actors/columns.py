@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from actors.custom_names import CustomNames
 from actors.messages import ABSENT, I4, I8, REPORT_CBOR, U1, U8, Columns, Frames, Ragged, Rejected
 from actors.numbers import address_key, key_of
 from actors.report import Report, decode
-from actors.scan import DEFERRALS, DEFERRED, IGNORED, SETS, TALLY, Names, scan
+from actors.scan import DEFERRALS, DEFERRED, IGNORED, SETS, TALLY, scan
 from config.kinds import Kinds, Metric
 from config.model import Limits, Rules
 
@@ -55,7 +56,7 @@ class Schema:
     scalar_of: Mapping[str, int]  # metric -> scalar column
     set_of: Mapping[str, int]  # metric -> set column
     compiled: bool  # whether the kernel knows every column
-    names: Names = field(repr=False, compare=False)
+    names: CustomNames = field(repr=False, compare=False)
     read_scalars: tuple[ReadScalar, ...] = field(repr=False, compare=False)
     read_sets: tuple[ReadSet, ...] = field(repr=False, compare=False)
 
@@ -86,7 +87,7 @@ def schema_of(rules: Rules, kinds: Kinds) -> Schema:
         scalar_of=scalar_of,
         set_of=set_of,
         compiled=not unknown,
-        names=Names(numbers),
+        names=CustomNames(numbers),
         read_scalars=(*map(attrgetter, FIXED_SCALARS), *map(_scalar_reader, scalars)),
         read_sets=(*_FIXED_SET_READERS, *(_set_reader(metric, vocabulary) for metric in sets)),
     )

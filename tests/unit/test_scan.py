@@ -11,9 +11,9 @@ from report_examples import NUMBERS, SHORT, tame, texts
 from scanning import deferred, frames
 
 from actors.columns import decode_frames, schema_of
+from actors.custom_names import CustomNames
 from actors.metrics import kinds
 from actors.numbers import float_of, key_of
-from actors.scan import Names
 from config.model import CustomMetric, Limits, Rules
 
 CUSTOM = (
@@ -246,7 +246,7 @@ def test_a_hundred_names_are_told_apart():
 def test_names_that_fall_into_one_slot_are_told_apart():
     """`Aa` and `BB` have one hash, and so do their repetitions."""
     names = ["Aa" * 3, "BB" * 3, "AaBBAa", "BBAaBB"]
-    table = Names({name: column for column, name in enumerate(names)})
+    table = CustomNames({name: column for column, name in enumerate(names)})
     assert np.count_nonzero(table.slots[:, 1]) == 4
     schema = schema_of(
         Rules(custom_metrics=tuple(CustomMetric(metric_name=n, metric_type="number") for n in names)), kinds()
