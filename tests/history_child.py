@@ -51,8 +51,8 @@ async def main(path: Path) -> None:
         await history.settled()
         print(history._reached[REPORTS], flush=True)
         if position % 100 == 0:
-            history.pack_soon()
-            await history.packed()
+            history.packer.pack_soon()
+            await history.packer.packed()
 
 
 asyncio.run(main(Path(sys.argv[1])))

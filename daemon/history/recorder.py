@@ -10,10 +10,8 @@ the log itself has dropped meanwhile (`lost`).
 import asyncio
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,28 +24,20 @@ from actors.world import World
 from config.kinds import ValueField
 from config.model import NS
 from daemon.database import Readers
-from daemon.held import Held
-from daemon.history import compaction, reader, tables
+from daemon.history import reader, tables
 from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
-from daemon.history.points import MS, REPORTS, Key, Points, points_of
+from daemon.history.packer import Packer
+from daemon.history.points import MS, REPORTS, Key, Points
 from daemon.history.reader import Columns, Datum, Place, Wanted
 from daemon.history.tables import Expired, HistoryError, Stored
-from daemon.history.tail import Rows, Tail
+from daemon.history.tail import Rows
+from daemon.history.waiting import Defined, Item, Reports, Waiting, Windows, prepared
 from daemon.writer import Condition, StoreClosed, Writer, backoff_s
 
 RETENTION_NS: Final = 14 * 86_400 * NS  # spec.md §11
-BYTES_MAX: Final = 16 * 1024**3
 GATHER_S: Final = 0.1  # reports of so long share a commit
-REPORTS_A_COMMIT: Final = 8192
-REPORTS_HELD_MAX: Final = 65_536  # in the queue; half of it is where the pipeline waits
-WINDOWS_HELD_MAX: Final = 8_000_000  # datapoints of closed windows: those of a large fleet come at once
-BYTES_HELD_MAX: Final = 128 * 1024**2
 ROOM_WAIT_S: Final = 1.0
 SETTLE_WAIT_S: Final = 5.0
-PACK_ROWS: Final = 250_000
-PACK_WORDS: Final = 100_000
-PACK_WORDS_BYTES: Final = 64 * 1024**2  # a report of 128 KiB may be one set
-PACK_AGE_MS: Final = 2 * 3_600_000
 MS_MAX: Final = 2**60  # no instant is later
 BROKEN: Final = ".broken"
 
@@ -72,34 +62,6 @@ class Counters:
     started_afresh: int = 0  # the file was damaged
 
 
-@dataclass(frozen=True, slots=True)
-class _Reports:
-    routed: Routed
-    kept: Retention
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """Datapoints of another source than the log's reports: windows that actors closed. `size`: how many, about."""
-
-    source: str
-    make: Callable[[], Points]
-    size: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Defined:
-    """New rules: series of custom metrics that they do not define go."""
-
-    custom: Mapping[str, ValueField]
-    last: int
-
-
-_Item = _Reports | _Windows | _Defined
-
-
 def _ignore(*_: object) -> None: ...
 
 
@@ -113,29 +75,23 @@ class History:
                  backoff: Callable[[int], float]) -> None:  # fmt: skip
         self.path, self.counters = path, Counters()
         self.state: State = "ok"
-        self.bytes_max = BYTES_MAX
         self._on_condition = on_condition
         self._things, self._series = tables.things(con), tables.series(con)
-        self._tail = Tail()
-        self._packing: Tail | None = None
-        for rows in tables.tail(con):
-            self._append(rows)
-        self._reached = tables.positions(con)
+        self._reached, tail = tables.positions(con), list(tables.tail(con))
         self._writer = Writer(con, on_condition=self._heard, backoff=backoff)
         self._readers = Readers(path)
+        self.packer = Packer(self._writer, self._readers, self._fields, self._dropped, self._fail)
+        for rows in tail:
+            self._append(rows)
         self._world: World | None = None
         self._kept: Retention | None = None
         self._things_max = 0
-        self._queue: deque[_Item] = deque()
-        self._queued = 0  # items, since the start
-        self._reports_held = self._windows_held = 0
-        self._held = Held()
+        self._waiting = Waiting()
         self._taken = 0  # the last position that the pipeline has told of
         self._behind: Behind | None = None
         self._is_hung = False
         self._turn = asyncio.Lock()  # numbers of things and series change under it
         self._wake, self._hurry, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Condition()
-        self._packer: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -163,9 +119,7 @@ class History:
                 async with asyncio.timeout(SETTLE_WAIT_S):
                     await self._writer.submit(_ignore)  # behind what `run` gave it, or that would be written again
                     await self._flush()
-        if self._packer is not None:
-            self._packer.cancel()
-            await asyncio.wait([self._packer])
+        await self.packer.close()
         await self._writer.close()
         await self._readers.close()
 
@@ -191,20 +145,17 @@ class History:
         assert self._kept is not None
         self._taken = position
         if self._behind is None and self.state != "failed":  # or its position would pass what it lost
-            self._put(_Defined(self._kept.custom, position))
+            self._put(Defined(self._kept.custom, position))
 
     def take(self, routed: Routed) -> None:
         """One batch, as it was routed."""
-        frames = routed.batch.frames
-        self._taken = int(frames.seq[-1])
+        self._taken = int(routed.batch.frames.seq[-1])
         if self._behind is not None or self.state == "failed":
             return
         assert self._kept is not None
         if len(routed.reports) and self._kept.kept:
-            self._put(_Reports(routed, self._kept, self._taken))
-            self._reports_held += len(routed.reports)
-            self._held.take(frames.data)
-            if self._is_full(1.0):
+            self._put(Reports(routed, self._kept, self._taken))
+            if self._waiting.is_full():
                 self._fall_behind()
 
     def put_later(self, source: str, make: Callable[[], Points], size: int, position: int) -> None:
@@ -213,11 +164,10 @@ class History:
         `make` gives them, about `size`, in a thread. All that a source has at one position comes in one call: a second
         one is taken for a repeat.
         """
-        if self.state == "failed" or (self._windows_held and self._windows_held + size > WINDOWS_HELD_MAX):
+        if self.state == "failed" or not self._waiting.has_room_for(size):
             self.counters.turned_away += size
             return
-        self._put(_Windows(source, make, size, position))
-        self._windows_held += size
+        self._put(Windows(source, make, size, position))
 
     def passed(self, position: int) -> None:
         """An entry that brings no datapoints."""
@@ -225,13 +175,13 @@ class History:
 
     async def room(self) -> None:
         """Wait while much waits to be written and the disk is well; never for long."""
-        if not self._is_crowded() or self.state != "ok" or self._is_hung or self._behind is not None:
+        if not self._waiting.is_crowded() or self.state != "ok" or self._is_hung or self._behind is not None:
             return
         self.counters.waits += 1
         self._hurry.set()
         try:
             async with asyncio.timeout(ROOM_WAIT_S), self._moved:
-                await self._moved.wait_for(lambda: not self._is_crowded() or self.state != "ok")
+                await self._moved.wait_for(lambda: not self._waiting.is_crowded() or self.state != "ok")
         except TimeoutError:
             self._is_hung = True  # until the next commit: wait for no further batch
 
@@ -241,21 +191,18 @@ class History:
             return True
         if self._behind is not None or self.state != "ok":
             return False
-        wanted, queued = self._taken, self._queued
+        wanted, queued = self._taken, self._waiting.put
         self._wake.set()
         self._hurry.set()
         try:
+            # By their count, not by position: a window that an actor has closed comes later than reports behind it.
             async with asyncio.timeout(SETTLE_WAIT_S), self._moved:
-                await self._moved.wait_for(lambda: self._is_written(queued) or self._behind is not None)
+                await self._moved.wait_for(lambda: self._waiting.written >= queued or self._behind is not None)
             if self._behind is None:
                 await self._mark(wanted)
         except (TimeoutError, StoreClosed, sqlite3.Error):  # a full disk, say: there will be another checkpoint
             return False
         return self._behind is None
-
-    def _is_written(self, queued: int) -> bool:
-        # By their count, not by position: a window that an actor has closed comes later than reports behind it.
-        return self._queued - len(self._queue) >= queued
 
     async def _mark(self, position: int) -> None:
         """Note a position behind the last datapoint, and sync: a checkpoint is about to rely on it."""
@@ -286,32 +233,18 @@ class History:
 
     async def _flush(self) -> None:
         async with self._turn:
-            while items := self._next():
+            while items := self._waiting.next():
                 await self._write(items)
-                for _ in items:
-                    self._let_go(self._queue.popleft())
+                self._waiting.let_go(len(items))
                 self._is_hung = False
                 async with self._moved:
                     self._moved.notify_all()
 
-    def _next(self) -> list[_Item]:
-        """What goes into the next commit: new rules go alone, since they end series."""
-        items: list[_Item] = []
-        reports = 0
-        for item in self._queue:
-            if isinstance(item, _Defined):
-                return items or [item]
-            if reports >= REPORTS_A_COMMIT:
-                break
-            items.append(item)
-            reports += len(item.routed.reports) if isinstance(item, _Reports) else item.size
-        return items
-
-    async def _write(self, items: Sequence[_Item]) -> None:
-        if isinstance(items[0], _Defined):
+    async def _write(self, items: Sequence[Item]) -> None:
+        if isinstance(items[0], Defined):
             await self._end_series(items[0])
             return
-        batches, reached = await asyncio.to_thread(_prepared, items, self._reached)
+        batches, reached = await asyncio.to_thread(prepared, items, self._reached)
         await self._store(batches, reached)
 
     async def _store(self, batches: Sequence[Points], reached: Mapping[str, int]) -> None:
@@ -328,9 +261,9 @@ class History:
                 self._append(rows)
 
         await self._writer.submit(run, then)
-        await self._pack_when_due()
+        await self.packer.keep_up()
 
-    async def _end_series(self, defined: _Defined) -> None:
+    async def _end_series(self, defined: Defined) -> None:
         if defined.last <= self._reached.get(REPORTS, 0):
             return  # read from the log again: what came after it is here already
         gone = {key: number for key, number in self._series.items() if _is_undefined(key, defined.custom)}
@@ -346,30 +279,12 @@ class History:
 
         await self._writer.submit(run, then)
 
-    def _put(self, item: _Item) -> None:
-        self._queue.append(item)
-        self._queued += 1
+    def _put(self, item: Item) -> None:
+        self._waiting.add(item)
         self._wake.set()
 
-    def _let_go(self, item: _Item) -> None:
-        match item:
-            case _Reports(routed=routed):
-                self._reports_held -= len(routed.reports)
-                self._held.give(routed.batch.frames.data)
-            case _Windows(size=size):
-                self._windows_held -= size
-            case _Defined():
-                pass
-
-    def _is_crowded(self) -> bool:
-        """Half full: where the pipeline waits."""
-        return self._is_full(0.5) or self._windows_held > 0.5 * WINDOWS_HELD_MAX
-
-    def _is_full(self, share: float) -> bool:
-        return self._reports_held > share * REPORTS_HELD_MAX or self._held.size > share * BYTES_HELD_MAX
-
     def _append(self, rows: Rows) -> None:
-        self._tail.append(rows, frozenset(number for key, number in self._series.items() if key.is_set))
+        self.packer.tail.append(rows, frozenset(number for key, number in self._series.items() if key.is_set))
 
     def _take_rules(self, world: World) -> None:
         self._world, self._things_max = world, world.rules.limits.things_max
@@ -383,9 +298,7 @@ class History:
     def _fail(self, error: Exception) -> None:
         log.error("history.failed", error=repr(error), why="judging goes on; metric values are no longer kept")
         self.state, self._behind = "failed", None
-        self._queue.clear()
-        self._reports_held = self._windows_held = 0
-        self._held = Held()
+        self._waiting.clear()
 
     # ---- behind ----
 
@@ -406,81 +319,27 @@ class History:
                 self.counters.lost += item.lost
                 async with self._turn:
                     if item.custom is not None:
-                        await self._end_series(_Defined(item.custom, behind.position))
+                        await self._end_series(Defined(item.custom, behind.position))
                     elif item.routed is not None:
-                        one = _Reports(item.routed, behind.kept, behind.position)
+                        one = Reports(item.routed, behind.kept, behind.position)
                         await self._write([one])
         self._behind = None
         log.info("history.caught-up", position=behind.position)
 
-    # ---- packing ----
+    # ---- what becomes too old ----
 
-    async def _pack_when_due(self) -> None:
-        """Begin to pack the tail; wait where the one before is not done and much has come since."""
-        tail = self._tail
-        is_long = len(tail) > 2 * PACK_ROWS or tail.words.bytes > 2 * PACK_WORDS_BYTES
-        if is_long and self._packer is not None:
-            await asyncio.wait([self._packer])
-        if len(self._tail) and self._is_due(self._tail.last_ms):
-            self.pack_soon()
-
-    def pack_soon(self) -> None:
-        """Pack the tail, in a task of our own; one at a time, as readers look into one beside the newest."""
-        if not self._is_packed_up() or not len(self._tail):
-            return
-        self._packing, self._tail = self._tail, Tail()
-        self._packer = asyncio.get_running_loop().create_task(self._pack(self._packing), name="history-packer")
-
-    async def packed(self) -> None:
-        """Wait until what is being packed is."""
-        if self._packer is not None:
-            await asyncio.wait([self._packer])
-
-    def _is_packed_up(self) -> bool:
-        return self._packing is None and (self._packer is None or self._packer.done())
-
-    def _is_due(self, now_ms: int) -> bool:
-        tail = self._tail
-        is_large = len(tail) >= PACK_ROWS or len(tail.words) >= PACK_WORDS or tail.words.bytes >= PACK_WORDS_BYTES
-        return is_large or now_ms - tail.first_ms >= PACK_AGE_MS
-
-    async def _pack(self, tail: Tail) -> None:
-        try:
-            await self._pack_tail(tail)
-            await self._merge()
-            self.counters.dropped += await self._writer.submit(lambda con: tables.drop_oldest(con, self.bytes_max))
-        except StoreClosed:
-            pass  # the tail is on disk as it is
-        except Exception as error:  # noqa: BLE001 - the boundary of the history: nobody waits for this task
-            self._fail(error)
-
-    async def _pack_tail(self, tail: Tail) -> None:
-        rows, fields = tail.seen(), self._fields()
-        packed = await asyncio.to_thread(compaction.pack_tail, rows, fields)
-
-        def then(_: None) -> None:
-            self._packing = None
-
-        await self._writer.submit(lambda con: compaction.put_tail(con, rows, packed), then)
-
-    async def _merge(self) -> None:
-        while merges := await self._readers.run(compaction.due_merges):
-            for merge in merges:
-                fields = self._fields()
-                packed = await self._readers.run(partial(compaction.pack_merge, merge=merge, fields=fields))
-                await self._writer.submit(partial(compaction.put_merge, merge=merge, packed=packed))
+    def _dropped(self, chunks: int) -> None:
+        self.counters.dropped += chunks
 
     def _fields(self) -> dict[int, ValueField]:
         return {number: key.field for key, number in self._series.items()}
 
     async def expire(self, now_ns: int) -> None:
         """Forget what is older than 14 days; pack a tail that nothing has been added to for long."""
-        if len(self._tail) and self._is_due(now_ns // MS):
-            self.pack_soon()
-            await self.packed()
+        await self.packer.keep_up_at(now_ns // MS)
         async with self._turn:
             # What waits to be packed is in no chunk yet, and a thing's or series' only word may be there.
-            waiting = await asyncio.to_thread(tables.numbers_in, self._seen())
+            waiting = await asyncio.to_thread(tables.numbers_in, self.packer.seen())
             before_ms = (now_ns - RETENTION_NS) // MS
             try:
                 await self._writer.submit(lambda con: tables.expire(con, before_ms, waiting), self._expired)
@@ -509,7 +368,7 @@ class History:
         if number is None or thing_number is None or limit < 1:
             return [], None
         wanted = Wanted(thing_number, number, _up(since_ns), -_up(-until_ns))
-        tails = self._seen()
+        tails = self.packer.seen()
         return await self._readers.run(lambda con: reader.values(con, tails, key, wanted, before, limit))
 
     def columns(self, series: Series, field: ValueField, since_ns: int, until_ns: int) -> Iterator[Columns]:
@@ -520,27 +379,7 @@ class History:
 
     def _columns(self, key: Key, number: int, since_ns: int, until_ns: int) -> Iterator[Columns]:
         with contextlib.closing(tables.open_to_read(self.path)) as con:
-            yield from reader.columns(con, self._seen(), key, number, _up(since_ns), _up(until_ns))
-
-    def _seen(self) -> list[Rows]:
-        """The rows that are in no chunk, oldest first. What is being packed comes with what is new."""
-        tails = [self._packing, self._tail] if self._packing is not None else [self._tail]
-        return [tail.seen() for tail in tails if len(tail)]
-
-
-def _prepared(items: Sequence[_Item], reached: Mapping[str, int]) -> tuple[list[Points], dict[str, int]]:
-    """What is new in these, and the positions that they reach."""
-    batches: list[Points] = []
-    now: dict[str, int] = {}
-    for item in items:
-        source = item.source if isinstance(item, _Windows) else REPORTS
-        after = now.get(source, reached.get(source, 0))
-        if isinstance(item, _Reports) and item.last > after:
-            batches.append(points_of(item.routed, item.kept, after))
-        elif isinstance(item, _Windows) and item.last > after:
-            batches.append(item.make())
-        now[source] = max(after, item.last)
-    return [points for points in batches if len(points)], now
+            yield from reader.columns(con, self.packer.seen(), key, number, _up(since_ns), _up(until_ns))
 
 
 def _up(ns: int) -> int:

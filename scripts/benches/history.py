@@ -33,7 +33,7 @@ from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import NS, Limits, Rules, SecurityProfile
-from daemon.history import compaction, reader, recorder, tables
+from daemon.history import compaction, packer, reader, tables
 from daemon.history.codec import keys_of
 from daemon.history.points import Key, Points, points_of
 from daemon.history.reader import Wanted
@@ -136,7 +136,7 @@ def chunks(folder: Path, size: Size) -> Result:
         numbers |= stored.series
         for batch in stored.rows:
             tail.append(batch, frozenset(number for key, number in numbers.items() if key.is_set))
-        if len(tail) >= recorder.PACK_ROWS or tail.last_ms - tail.first_ms >= recorder.PACK_AGE_MS:
+        if len(tail) >= packer.PACK_ROWS or tail.last_ms - tail.first_ms >= packer.PACK_AGE_MS:
             pack(con, tail, numbers)
             tail = Tail()
         took += time.process_time() - began

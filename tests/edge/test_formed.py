@@ -24,7 +24,7 @@ from config.model import NS, Dimension, MetricDimension, MetricToRetain, Rules, 
 from daemon.checkpoint import frozen
 from daemon.clock import SystemClock
 from daemon.formed import Keeper
-from daemon.history import recorder
+from daemon.history import waiting
 from daemon.history.points import Key, Points
 from daemon.history.recorder import History
 from daemon.pipeline import Cut
@@ -217,7 +217,7 @@ async def test_nothing_doubles_and_nothing_is_missing_after_kills(tmp_path: Path
                     if chance.random() < 0.3:
                         checkpoint = batch[-1][0], frozen(one.dump())
             if last < len(log):
-                history._queue.clear()  # killed: what was not written is gone
+                history._waiting.clear()  # killed: what was not written is gone
     async with opened(tmp_path) as history:
         for thing, counts in wanted.items():
             assert await values(history, thing, Series(SENT)) == sorted(counts.items()), thing
@@ -254,7 +254,7 @@ def _cut(log: Sequence[Entry], chance: random.Random) -> Iterable[Sequence[Entry
 async def test_a_full_queue_turns_away_and_counts_and_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "WINDOWS_HELD_MAX", 10)
+    monkeypatch.setattr(waiting, "WINDOWS_HELD_MAX", 10)
     history = await History.open(tmp_path / "history.db")
     await history.adopt("log", 10**9)
     run = Run(history, world(rules(retaining(SENT))))  # nobody writes: the disk hangs
@@ -263,7 +263,7 @@ async def test_a_full_queue_turns_away_and_counts_and_does_not_wait(
         connected = [event("connected", at, f"d{k}") for k in range(6)] if not window else []
         run.hear(told(position, at + 1, published(at, "d0"), *connected), tick(position + 1, at + 331))
     assert history.counters.turned_away == 18
-    assert len(history._queue) == 1
+    assert len(history._waiting) == 1
     await history.close()
     async with opened(tmp_path) as again:
         assert await values(again, "d5", Series(SENT)) == [(300, 0)]
@@ -272,7 +272,7 @@ async def test_a_full_queue_turns_away_and_counts_and_does_not_wait(
 async def test_many_windows_do_not_make_the_reports_fall_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "REPORTS_HELD_MAX", 10)
+    monkeypatch.setattr(waiting, "REPORTS_HELD_MAX", 10)
     async with opened(tmp_path) as history:
         run = Run(history, world(rules(retaining(SENT))))
         run.hear(told(1, 1, *(event("connected", 1, f"d{k}") for k in range(100))), tick(2, 331))

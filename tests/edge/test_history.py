@@ -21,7 +21,7 @@ from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import NS, CustomMetric, Fleet, Group, Limits, Rules, SecurityProfile
-from daemon.history import recorder
+from daemon.history import recorder, waiting
 from daemon.history.recorder import RETENTION_NS, History
 
 START_NS = 1_767_312_000 * NS
@@ -160,9 +160,9 @@ async def test_values_of_every_kind_come_back_from_the_tail_from_chunks_and_acro
             await rig.hear(*invented(chance, 5, 40))
         assert await rig.history.settled()
         if turn % 3 != 2:
-            rig.history.pack_soon()
+            rig.history.packer.pack_soon()
         await rig.check()
-        await rig.history.packed()
+        await rig.history.packer.packed()
     await rig.check()
     assert rig.history.counters.rows > 0
 
@@ -171,8 +171,8 @@ async def test_pages_of_any_size_give_the_same(rig: Rig) -> None:
     for _ in range(4):
         await rig.hear(*((f"t{n % 2}", {OUT: n}) for n in range(20)), every_ns=MS // 4)  # several in a millisecond
         await rig.history.settled()
-        rig.history.pack_soon()
-        await rig.history.packed()
+        rig.history.packer.pack_soon()
+        await rig.history.packer.packed()
     await rig.hear(("t0", {OUT: 99}))
     await rig.history.settled()
     for page in (1, 3, 7, 250):
@@ -200,8 +200,8 @@ async def test_a_range_of_time_is_held_to(rig: Rig) -> None:
 async def test_what_is_older_than_fourteen_days_goes_and_the_thing_with_it(rig: Rig) -> None:
     await rig.hear(*(("old", {OUT: n}) for n in range(10)))
     await rig.history.settled()
-    rig.history.pack_soon()
-    await rig.history.packed()
+    rig.history.packer.pack_soon()
+    await rig.history.packer.packed()
     rig.now_ns += RETENTION_NS + 3600 * NS
     await rig.hear(("new", {OUT: 1}))
     await rig.history.settled()
@@ -213,13 +213,13 @@ async def test_what_is_older_than_fourteen_days_goes_and_the_thing_with_it(rig: 
 
 async def test_the_file_keeps_to_its_most_bytes_by_dropping_the_oldest(rig: Rig) -> None:
     chance = random.Random(1)
-    rig.history.bytes_max = 200_000
+    rig.history.packer.bytes_max = 200_000
     for _ in range(12):
         for _ in range(4):
             await rig.hear(*((f"t{n}", {OUT: chance.randrange(2**62)}) for n in range(500)), every_ns=NS)
         await rig.history.settled()
-        rig.history.pack_soon()
-        await rig.history.packed()
+        rig.history.packer.pack_soon()
+        await rig.history.packer.packed()
     assert rig.history.counters.dropped > 0
     newest = (await rig.values("t0", OUT))[-1]
     assert newest == rig.told["t0", OUT][-1]
@@ -227,7 +227,7 @@ async def test_the_file_keeps_to_its_most_bytes_by_dropping_the_oldest(rig: Rig)
 
 async def test_a_full_queue_is_read_again_from_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written for a while (a hung disk): judging goes on, and nothing is missing in the end."""
-    monkeypatch.setattr(recorder, "REPORTS_HELD_MAX", 100)
+    monkeypatch.setattr(waiting, "REPORTS_HELD_MAX", 100)
     monkeypatch.setattr(recorder, "ROOM_WAIT_S", 0.01)
     log: list[Frames] = []
 

@@ -15,7 +15,7 @@ from actors.messages import Frames
 from actors.series import Series
 from actors.world import World
 from config.model import Rules, SecurityProfile
-from daemon.history import recorder
+from daemon.history import recorder, waiting
 from daemon.history.recorder import History
 
 OUT = "aws:all-bytes-out"
@@ -73,7 +73,7 @@ async def counts(history: History) -> list[int]:
 
 
 async def test_a_full_disk_stalls_nobody_and_costs_no_value(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "REPORTS_HELD_MAX", 640)
+    monkeypatch.setattr(waiting, "REPORTS_HELD_MAX", 640)
     monkeypatch.setattr(recorder, "SETTLE_WAIT_S", 0.2)
     one, log, heard = world(KEPT), Log(), []
     history = await History.open(
@@ -111,7 +111,7 @@ async def _filled(small_disk: Path, history: History, log: Log, one: World, hear
         for _ in range(30):
             await hear()
     assert history.counters.behind == 1
-    assert history._reports_held <= 640 + 64
+    assert history._waiting.reports <= 640 + 64
     before = await counts(history)  # what is there can be read
     assert before == list(range(1, len(before) + 1))
     ballast.unlink()

@@ -19,7 +19,7 @@ from actors.router import Routed
 from actors.series import Series
 from actors.world import World
 from config.model import NS, MetricDimension, MetricToRetain, Rules, SecurityProfile
-from daemon.history import chunks, recorder
+from daemon.history import chunks, packer
 from daemon.history.points import Key, Points
 from daemon.history.recorder import History
 from daemon.history.tables import HistoryError
@@ -86,9 +86,9 @@ async def values(
 
 
 async def pack(history: History) -> None:
-    await history.packed()  # what may have become due by itself
-    history.pack_soon()
-    await history.packed()
+    await history.packer.packed()  # what may have become due by itself
+    history.packer.pack_soon()
+    await history.packer.packed()
     assert history.state == "ok"
 
 
@@ -314,14 +314,14 @@ async def test_a_bug_ends_the_history_and_neither_the_pipeline_nor_its_checkpoin
         history.take(one.router.route(frames([replace(report("p1", 1, bytes_out=1), position=2)])))
         await history.room()
         assert await history.settled()
-        assert not history._queue
+        assert not history._waiting
 
 
 async def test_ticks_cost_no_commits(tmp_path: Path) -> None:
     async with opened(tmp_path, rules(profile(BYTES))) as (history, one):
         for position in range(1, 9):
             history.take(one.router.route(frames([Said(START + position, position=position)])))
-        assert not history._queue
+        assert not history._waiting
         assert await history.settled()
         assert await history.adopt("log", 100) == 8
 
@@ -418,16 +418,16 @@ async def test_a_commit_that_is_under_way_when_the_daemon_stops_is_not_made_twic
 async def test_large_sets_are_packed_before_they_fill_the_memory_and_are_not_gathered_in_one_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "PACK_WORDS_BYTES", 20_000)
+    monkeypatch.setattr(packer, "PACK_WORDS_BYTES", 20_000)
     monkeypatch.setattr(chunks, "MERGED_WORDS_BYTES", 10_000)
     sent = []
     async with opened(tmp_path, retaining("w", custom={"w": "string-list"})) as (history, one):
         for turn in range(15):
             words = [f"{turn}-{n}-{'x' * 90}" for n in range(250)]
             await heard(history, one, [report("p1", turn, {"w": ("string-list", words)})], after=turn)
-            await history.packed()
+            await history.packer.packed()
             sent.append((turn, words))
-        assert len(history._tail) == 0
+        assert len(history.packer.tail) == 0
         assert await values(history, "p1", "w", "strings") == sent[::-1]
         with closing(sqlite3.connect(history.path)) as con:
             assert con.execute("SELECT count(*) FROM chunks WHERE series = 0").fetchall() == [(15,)]
