@@ -19,8 +19,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from actors.messages import I8, Frames
-from daemon.frames import S_SEQ, STRANGE_SID, Run
+from daemon.frames import STRANGE_SID
 from daemon.parcel import WINDOW_BITS, Parcel
+from daemon.sheet import S_SEQ, Run
 
 HELD_MAX: Final = 32 * 1024 * 1024  # bytes; more than a reader that keeps up ever leaves here
 PAUSE_S: Final = (1.0, 16.0)  # before another try; longer after tries that came to nothing

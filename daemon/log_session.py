@@ -12,7 +12,8 @@ from typing import Any, Final, assert_never
 
 from actors.messages import I8, Frames
 from config.model import NS
-from daemon.frames import LOG_SID, Run, Sheet
+from daemon.frames import LOG_SID
+from daemon.sheet import Run, Sheet
 from daemon.wire import Message, OnState, Wire, publish, unheard
 
 HEARTBEAT_S: Final = 1.0  # the server's sign of life on an idle log

@@ -18,9 +18,10 @@ import numpy as np
 
 from actors.messages import I8
 from daemon.echo import Echo
-from daemon.frames import INBOX_SID, STRANGE_SID, Sheet
+from daemon.frames import INBOX_SID, STRANGE_SID
 from daemon.log_window import ACKNOWLEDGED_S, NotStored, Refused, Window
 from daemon.parcel import MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, Unsaid, size_of
+from daemon.sheet import Sheet
 from daemon.wire import Access, Message, OnState, Wire, connect, publish, unheard
 
 DEADLINE_S: Final = 30.0

@@ -14,20 +14,9 @@ import numpy as np
 from numba import njit
 
 from actors.messages import I4, I8, U1, Frames
-from daemon.byte_kernels import copy, put, put_break, put_digits, put_number, word
-from daemon.frames import (
-    CRLF,
-    DOT,
-    FIELDS_MAX,
-    P_PAYLOAD_LEN,
-    SHEET_BYTES,
-    SLASH,
-    SPACE,
-    Sheet,
-    fields_of,
-    number,
-    write_row,
-)
+from daemon.byte_kernels import copy, number, put, put_break, put_digits, put_number, word
+from daemon.frames import FIELDS_MAX, fields_of
+from daemon.sheet import CRLF, DOT, P_PAYLOAD_LEN, SHEET_BYTES, SLASH, SPACE, Sheet, write_row
 
 WINDOW_BITS: Final = 10
 WINDOW: Final = 1 << WINDOW_BITS  # entries of a parcel at most

@@ -41,7 +41,6 @@ from daemon.frames import (
     ROW,
     ROWS,
     SEQ,
-    SHEET_BYTES,
     SID,
     SKIPPED,
     STATE,
@@ -49,9 +48,9 @@ from daemon.frames import (
     STORED,
     TAIL,
     TIMED,
-    Sheet,
     split,
 )
+from daemon.sheet import SHEET_BYTES, Sheet
 
 CONNECT_S: Final = 2.0  # a server that is up answers in a millisecond
 REQUEST_S: Final = 5.0

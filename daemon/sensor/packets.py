@@ -12,8 +12,7 @@ import numpy as np
 from numba import njit, types
 
 from actors.messages import I8, U1
-from daemon.byte_kernels import word
-from daemon.frames import starts
+from daemon.byte_kernels import starts, word
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL = 1, 2, 3, 4, 5, 6
 SUBSCRIBE, SUBACK, DISCONNECT = 8, 9, 14

@@ -40,9 +40,9 @@ from daemon.frames import (
     STORED,
     TAIL,
     TIMED,
-    Sheet,
     split,
 )
+from daemon.sheet import Sheet
 
 NAMES = {STATUS: "status", MESSAGE: "message"}
 
