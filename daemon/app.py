@@ -39,7 +39,7 @@ from daemon.formed import Keeper
 from daemon.history.recorder import History
 from daemon.host import LogHost, open_host
 from daemon.http import audit as trail
-from daemon.http import ops, outbox, poison
+from daemon.http import guards, ops, outbox, poison
 from daemon.http.aws import endpoint
 from daemon.http.server import Server, application, context
 from daemon.lock import hold
@@ -405,6 +405,11 @@ class App:
         bridge = self.bridges.by_name().get(place.bridge)
         return bridge is not None and bridge.publish(place.topic, message)
 
+    def _need_all(self) -> None:
+        """HTTP is there before the parts that it asks. Raises `guards.Starting`."""
+        if not self._is_built:
+            raise guards.Starting
+
     # ---- what was set aside (daemon/http/poison.py) ----
 
     async def _set_aside(self, actor: str, position: int, entry: bytes, error: str) -> None:
@@ -432,6 +437,7 @@ class App:
 
     async def retry(self, actor: str, position: int) -> bool:
         """Into the log again, for the actor that it broke: there it has a place, live and in every replay."""
+        self._need_all()
         row = next((row for row in await self.store.poison() if (row.actor, row.seq) == (actor, position)), None)
         if row is None:
             return False
@@ -448,9 +454,11 @@ class App:
         return await self.store.outbox_list(states, before_id=before_id, limit=limit)
 
     async def outbox_resend(self, row: int) -> bool:
+        self._need_all()
         return bool(await self.dispatch.resend([row]))
 
     async def outbox_drop(self, row: int) -> bool:
+        self._need_all()
         return bool(await self.dispatch.drop([row]))
 
 

@@ -32,15 +32,7 @@ def add(app: web.Application, trail: Trail) -> None:
 @guards.needs("admin")
 async def listing(request: web.Request) -> web.Response:
     """`?since_ns=…`, `?before=ID` for the next page, `?limit=`; newest first. Role `admin`."""
-    since, before, limit = (request.query.get(key, "") for key in ("since_ns", "before", "limit"))
-    if any(text and not _is_number(text) for text in (since, before, limit)):
-        return guards.error(400, "`since_ns`, `before` and `limit` are numbers")
-    size = min(int(limit or 250), LIMIT_MAX)
-    rows = await request.app[TRAIL].read(
-        lambda con: audit.entries(con, int(since or 0), size, int(before or 2**62)),
-    )
+    since, before = guards.number(request, "since_ns", 0), guards.number(request, "before", 2**62)
+    size = min(guards.number(request, "limit", 250), LIMIT_MAX)
+    rows = await request.app[TRAIL].read(lambda con: audit.entries(con, since, size, before))
     return web.Response(body=msgspec.json.encode({"audit": rows}), content_type="application/json")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63

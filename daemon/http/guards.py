@@ -39,6 +39,14 @@ SECURITY_HEADERS: Final = {
 log = structlog.get_logger(__name__)
 
 
+class Starting(web.HTTPServiceUnavailable):
+    """What was asked for can't be done yet."""
+
+    def __init__(self) -> None:
+        text = "the daemon is still starting; ask again when it is ready"
+        super().__init__(text=text, headers={"Retry-After": "1"})
+
+
 class Meter(Protocol):
     """What the guards count; daemon/telemetry.py has the numbers."""
 
@@ -141,6 +149,16 @@ async def body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body took too long to arrive") from None
+
+
+def number(request: web.Request, name: str, default: int | None = None) -> int:
+    """A number of the query that fits the store's columns. Raises HTTPBadRequest."""
+    text = request.query.get(name, "")
+    if not text and default is not None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
+        raise web.HTTPBadRequest(text=f"`{name}` must be a whole number, from 0 to {2**63 - 1}")
+    return int(text)
 
 
 def error(status: int, message: str, problems: Sequence[str] = ()) -> web.Response:

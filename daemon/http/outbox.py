@@ -42,12 +42,12 @@ def add(app: web.Application, outbox: Outbox) -> None:
 @guards.needs("read")
 async def listing(request: web.Request) -> web.Response:
     """`?state=queued|dead|…`, `?before=ID` for the next page, `?limit=`. Role `read`."""
-    named, before, limit = (request.query.get(key, "") for key in ("state", "before", "limit"))
-    wrong = [text for text in (before, limit) if text and not text.isdecimal()]
-    if wrong or (named and named not in set(State)):
-        return guards.error(400, f"`state` is one of {', '.join(State)}; `before` and `limit` are numbers")
+    named = request.query.get("state", "")
+    if named and named not in set(State):
+        return guards.error(400, f"`state` must be one of {', '.join(State)}")
     states = (State(named),) if named else (State.QUEUED, State.DEAD, State.ORPHANED)
-    rows = await request.app[OUTBOX].outbox_rows(states, int(before or 2**62), min(int(limit or 250), LIMIT_MAX))
+    before, limit = guards.number(request, "before", 2**62), guards.number(request, "limit", 250)
+    rows = await request.app[OUTBOX].outbox_rows(states, before, min(limit, LIMIT_MAX))
     return web.json_response({"outbox": [_shown(row) for row in rows]})
 
 
@@ -64,10 +64,8 @@ async def drop(request: web.Request) -> web.Response:
 
 
 async def _act(request: web.Request, name: str, do: Callable[[int], Awaitable[bool]]) -> web.Response:
-    row = request.query.get("id", "")
-    if not row.isdecimal():
-        return guards.error(400, "`id` is needed, as `GET /-/outbox` shows it")
-    if not await do(int(row)):
+    row = guards.number(request, "id")
+    if not await do(row):
         return guards.error(404, f"row {row} is not there, or not in a state in which that can be done")
     return web.json_response({"done": name})
 

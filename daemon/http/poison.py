@@ -54,9 +54,7 @@ async def drop(request: web.Request) -> web.Response:
 
 
 async def _act(request: web.Request, name: str, do: Callable[[str, int], Awaitable[bool]]) -> web.Response:
-    actor, position = request.query.get("actor", ""), request.query.get("position", "")
-    if not position.isdecimal():
-        return guards.error(400, "`actor` and `position` are needed, as `GET /-/poison` shows them")
-    if not await do(actor, int(position)):
+    actor, position = request.query.get("actor", ""), guards.number(request, "position")
+    if not await do(actor, position):
         return guards.error(404, f"nothing was set aside for actor {actor!r} at position {position}")
     return web.json_response({"done": name})
