@@ -107,10 +107,16 @@ class Reloader:
             await asyncio.to_thread(World, rules, self._kinds, "")
         except (ReceiverError, ConfigError) as problem:
             return Refused((str(problem),))
+        except InvalidRequestException as problem:
+            return self._conflict(problem)
         except Exception as problem:  # the reload's boundary: a bug in building leaves the old one in force
             log.exception("config.build-failed")
             return Failed(f"could not build it: {problem!r}")
         return await self._put_in_force(loaded, change, plan, keys)
+
+    def _conflict(self, problem: InvalidRequestException) -> Refused:
+        """What the API made needs something that these files lack."""
+        return Refused(tuple(f"{self._path}: {one}" for one in problem.message.splitlines()))
 
     async def _put_in_force(self, loaded: Loaded, change: Change, plan: Plan, keys: Keys) -> Answer:
         for warning in (*loaded.warnings, *plan.warnings):
@@ -121,7 +127,7 @@ class Reloader:
                 async with asyncio.timeout(APPLY_S):
                     await self._rulebook.put_in_force(settings)
             except InvalidRequestException as problem:
-                return Refused(tuple(f"{self._path}: {one}" for one in problem.message.splitlines()))
+                return self._conflict(problem)
             except TimeoutError:
                 return Failed(f"the log did not take the change within {APPLY_S:g} s; it takes effect when it does")
         self._access.apply(keys)

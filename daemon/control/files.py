@@ -52,12 +52,18 @@ def take_files(con: Con, settings: Settings, kinds: Kinds, actor: audit.Actor, n
     _take_targets(con, rules)
     _take_fleet(con, settings, now_ns)
     # Members decide nothing between definitions, there may be a million, and `load` has checked their names.
-    problems = check_merged(merged(_without_members(rules), api_rules(con, members=False)), kinds)
+    refuse_broken(merged(without_members(rules), api_rules(con, members=False)), kinds)
+
+
+def refuse_broken(rules: Rules, kinds: Kinds) -> None:
+    """Raises InvalidRequestException: files and API make no valid whole; every problem, a line each."""
+    problems = check_merged(rules, kinds)
     if problems:
         raise InvalidRequestException("\n".join(problems))
 
 
-def _without_members(rules: Rules) -> Rules:
+def without_members(rules: Rules) -> Rules:
+    """Groups as they hang together, without their things."""
     groups = {name: Group(group.parent) for name, group in rules.fleet.groups.items()}
     return msgspec.structs.replace(rules, fleet=Fleet(groups=groups))
 

@@ -12,7 +12,7 @@ from config.merge import merged
 from config.model import Rules, Settings
 from daemon.control import audit
 from daemon.control.announce import Announcer
-from daemon.control.files import take_files
+from daemon.control.files import refuse_broken, take_files, without_members
 from daemon.control.refusal import InvalidRequestException
 from daemon.control.rules import api_rules
 from daemon.store import Store
@@ -31,8 +31,18 @@ class Rulebook:
         self._actor = audit.Actor(str(path))
 
     async def preview(self, files: Rules) -> Rules:
-        """What would be in force with these of files."""
-        return await asyncio.to_thread(merged, files, await self._store.read(api_rules))
+        """What would be in force with these of files.
+
+        Raises:
+            InvalidRequestException: as `take_over`, which would find the same.
+        """
+        made = await self._store.read(api_rules)
+        return await asyncio.to_thread(self._whole, files, made)
+
+    def _whole(self, files: Rules, made: Rules) -> Rules:
+        rules = merged(files, made)
+        refuse_broken(without_members(rules), self._kinds)
+        return rules
 
     async def take_over(self, settings: Settings) -> None:
         """Make the tables say what the files say.

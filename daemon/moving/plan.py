@@ -1,6 +1,7 @@
 """What must be done so that an API has what it should: calls in an order in which each is allowed.
 
-Creations before what uses them, detachments before attachments (a target has five profiles at most), deletions last.
+Creations before what uses them, detachments before attachments (a target has five profiles at most), deletions last;
+but first of all what nobody uses: there may be as many dimensions as are allowed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ _CLEARING: Final = {
     "metricsExportConfig": "deleteMetricsExportConfig",
 }
 
+_RETAINED: Final = ("additionalMetricsToRetain", "additionalMetricsToRetainV2")
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -37,8 +40,9 @@ class Step:
 def plan(have: Rules, want: Rules, arn: Arn, *, delete: bool = True) -> list[Step]:
     """From what there is to what there should be. Without `delete`, nothing goes."""
     steps = [
-        *_metrics(have, want),
-        *_dimensions(have, want),
+        *(_definitions_gone(have, want, used=False) if delete else ()),
+        *_metrics(have, want, arn),
+        *_dimensions(have, want, arn),
         *(_gone_profiles(have, want) if delete else ()),
         *(_detached(have, want, arn) if delete else ()),
         *_profiles(have, want, arn),
@@ -55,28 +59,32 @@ def _by_name(objects: Sequence[Any], name: str) -> dict[str, Any]:
 # ---- custom metrics, dimensions ----
 
 
-def _metrics(have: Rules, want: Rules) -> Iterator[Step]:
+def _metrics(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
     old = _by_name(have.custom_metrics, "metric_name")
     for metric in want.custom_metrics:
         what, known = f"custom metric {metric.metric_name}", old.get(metric.metric_name)
         if known is None:
             yield Step("+", what, "create_custom_metric", _created(metric, {"metricName": metric.metric_name}))
-        elif known.metric_type != metric.metric_type:
+            continue
+        if known.metric_type != metric.metric_type:
             yield Step("!", f"{what}: its type can't change from {known.metric_type} to {metric.metric_type}")
         elif (known.display_name or "") != (metric.display_name or ""):
             params = {"metricName": metric.metric_name, "displayName": metric.display_name or ""}
             yield Step("~", what, "update_custom_metric", params)
+        yield from _retagged(f"custommetric/{metric.metric_name}", known.tags, metric.tags, arn)
 
 
-def _dimensions(have: Rules, want: Rules) -> Iterator[Step]:
+def _dimensions(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
     old = _by_name(have.dimensions, "name")
     for dimension in want.dimensions:
         what, known = f"dimension {dimension.name}", old.get(dimension.name)
         if known is None:
             yield Step("+", what, "create_dimension", _created(dimension, {"type": dimension.type}))
-        elif known.string_values != dimension.string_values:
+            continue
+        if known.string_values != dimension.string_values:
             params = {"name": dimension.name, "stringValues": list(dimension.string_values)}
             yield Step("~", what, "update_dimension", params)
+        yield from _retagged(f"dimension/{dimension.name}", known.tags, dimension.tags, arn)
 
 
 def _created(each: CustomMetric | Dimension, always: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,10 +104,8 @@ def _profiles(have: Rules, want: Rules, arn: Arn) -> Iterator[Step]:
             tags = {"tags": _tags(profile.tags)} if profile.tags else {}
             yield Step("+", what, "create_security_profile", {"securityProfileName": name, **body, **tags})
             continue
-        if _body(known) != body:
-            yield Step(
-                "~", what, "update_security_profile", {"securityProfileName": name, **_update(_body(known), body)}
-            )
+        for update in _updates(_body(known), body):
+            yield Step("~", what, "update_security_profile", {"securityProfileName": name, **update})
         yield from _retagged(f"securityprofile/{name}", known.tags, profile.tags, arn)
 
 
@@ -110,14 +116,19 @@ def _body(profile: SecurityProfile) -> dict[str, Any]:
     return body
 
 
-def _update(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _updates(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """All members, and the flags of those that are to be empty."""
+    if old == new:
+        return
     flags = {flag: True for member, flag in _CLEARING.items() if old.get(member) and not new.get(member)}
-    retained = ("additionalMetricsToRetain", "additionalMetricsToRetainV2")
-    if any(old.get(member) for member in retained) and not any(new.get(member) for member in retained):
-        flags["deleteAdditionalMetricsToRetain"] = True
+    if any(old.get(member) and not new.get(member) for member in _RETAINED):
+        empty = {"deleteAdditionalMetricsToRetain": True}  # of both lists, and alone: the API takes none beside it
+        if any(new.get(member) for member in _RETAINED):
+            yield empty
+        else:
+            flags |= empty
     emptied = {"securityProfileDescription": ""} if "securityProfileDescription" in old else {}
-    return {**emptied, **new, **flags}
+    yield {**emptied, **new, **flags}
 
 
 def _retagged(resource: str, old: Sequence[Tag], new: Sequence[Tag], arn: Arn) -> Iterator[Step]:
@@ -178,8 +189,9 @@ def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
         yield Step("+", f"thing {thing}", "create_thing", {"thingName": thing})
     old, new = _members(have), _members(want)
     if delete:
+        moving = {thing for thing, _ in new - old}  # out of its group first, though that goes later
         for thing, group in sorted(old - new):
-            if thing in things and group in want.groups:
+            if thing in moving or (thing in things and group in want.groups):
                 yield _member("-", "remove_thing_from_thing_group", thing, group)
     for thing, group in sorted(new - old):
         yield _member("+", "add_thing_to_thing_group", thing, group)
@@ -191,10 +203,18 @@ def _deletions(have: Rules, want: Rules) -> Iterator[Step]:
     for name in reversed(_parents_first(have.fleet.groups)):
         if name not in want.fleet.groups:
             yield Step("-", f"thing group {name}", "delete_thing_group", {"thingGroupName": name})
-    for name in sorted({each.name for each in have.dimensions} - {each.name for each in want.dimensions}):
+    yield from _definitions_gone(have, want, used=True)
+
+
+def _definitions_gone(have: Rules, want: Rules, *, used: bool) -> Iterator[Step]:
+    """Those that profiles use until these are changed, or those that none uses."""
+    dimensions = {each.name for each in have.dimensions} - {each.name for each in want.dimensions}
+    named = {name for profile in have.profiles for name in dimensions_named(profile)}
+    for name in sorted(dimensions & named if used else dimensions - named):
         yield Step("-", f"dimension {name}", "delete_dimension", {"name": name})
-    gone = {each.metric_name for each in have.custom_metrics} - {each.metric_name for each in want.custom_metrics}
-    for name in sorted(gone):
+    metrics = {each.metric_name for each in have.custom_metrics} - {each.metric_name for each in want.custom_metrics}
+    named = {name for profile in have.profiles for name in metrics_named(profile)}
+    for name in sorted(metrics & named if used else metrics - named):
         yield Step("-", f"custom metric {name}", "delete_custom_metric", {"metricName": name})
 
 

@@ -72,9 +72,11 @@ async def test_what_was_answered_survives_a_kill_and_a_reload_of_files(tmp_path:
 
 async def test_a_reload_that_takes_away_what_the_api_needs_is_refused_in_words(tmp_path: Path) -> None:
     metric = {"metricName": "load", "metricType": "number"}
-    config = write(tmp_path, profiles=[], account=ACCOUNT, custom_metrics=[metric])
+    fleet = {"groups": {"site": {"things": ["t1"]}}}
+    config = write(tmp_path, profiles=[], account=ACCOUNT, custom_metrics=[metric], fleet=fleet)
     async with running(config) as app:
         iot = client(f"http://{app.address}")
+        await call(iot, "create_thing_group", thingGroupName="hall", parentGroupName="site")
         criteria = {"comparisonOperator": "less-than", "value": {"number": 9.0}}
         behavior = {"name": "load", "metric": "load", "criteria": criteria}
         await call(iot, "create_security_profile", securityProfileName="P", behaviors=[behavior])
@@ -87,7 +89,9 @@ async def test_a_reload_that_takes_away_what_the_api_needs_is_refused_in_words(t
         config.write_text(json.dumps(body))
         status, answer = await ask(app, "POST", "/-/reload")
         assert status == 400
-        assert "security profile P: behaviors[0].metric" in answer["problems"][0]
+        parent_gone, metric_gone = answer["problems"]
+        assert "security profile P: behaviors[0].metric" in metric_gone
+        assert 'fleet.groups.hall.parent: group "site" is not defined' in parent_gone
         assert (await call(iot, "list_custom_metrics"))["metricNames"] == ["load"]
         iot.close()
 

@@ -22,6 +22,7 @@ from daemon.control.plane import Call
 from daemon.http import guards
 from daemon.http.aws import endpoint, model
 from daemon.http.aws.operations import handlers
+from daemon.http.aws.paging import token_of
 
 PORTS = {
     "name": "ports",
@@ -163,6 +164,13 @@ async def test_what_the_api_changes_is_in_the_trail_with_who_asked(serving: Serv
         ("GET", "/things?usePrefixAttributeValue=maybe", b"", "must be true or false"),
         ("GET", "/things?nothing=1", b"", "nothing: is not a query parameter"),
         ("GET", "/things?nextToken=%22", b"", "nextToken is not one that"),
+        *(
+            ("GET", f"/{path}nextToken={token_of(place)}", b"", "nextToken is not one that")
+            for path, place in (
+                ("things?", 2**63), ("thing-types?", -(2**63) - 1), ("active-violations?", [2**64 - 1, "a"]),
+                ("violation-events?startTime=0&endTime=1&", [1, 2**64 - 1]),
+            )
+        ),
         ("GET", "/violation-events", b"", "endTime: is required"),
         ("GET", "/violation-events?startTime=x&endTime=1", b"", "startTime: must be an instant"),
         ("GET", "/violation-events?startTime=nan&endTime=1", b"", "startTime: must be an instant"),
@@ -180,6 +188,23 @@ async def test_a_bad_request_is_told_where_and_why(
     assert (status, code) == (400, "InvalidRequestException"), answer
     assert words in answer["message"]
     assert len(answer["message"]) < 500
+
+
+@pytest.mark.parametrize("until", ["2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z", "253402300799"])
+async def test_events_until_for_ever_are_all_there_are(serving: Serving, until: str) -> None:
+    for since in ("0", until):
+        status, _, answer = await raw(serving, "GET", f"/violation-events?startTime={since}&endTime={until}", b"")
+        assert (status, answer) == (200, {"violationEvents": []})
+
+
+async def test_an_event_is_found_at_the_time_that_it_is_listed_with(serving: Serving) -> None:
+    await serving.control.store.commit([raised("t1", time_ns=START_NS + 1_999_999)])
+    path = "/violation-events?startTime={}&endTime={}"
+    _, _, answer = await raw(serving, "GET", path.format(0, 2 * START_NS // NS))
+    [event] = answer["violationEvents"]
+    time = event["violationEventTime"]
+    assert (await raw(serving, "GET", path.format(time, time)))[2] == answer
+    assert (await raw(serving, "GET", path.format(0, time - 0.001)))[2] == {"violationEvents": []}
 
 
 async def test_null_is_absent(serving: Serving) -> None:

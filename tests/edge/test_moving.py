@@ -114,6 +114,7 @@ async def test_apply_changes_what_differs_and_deletes_what_is_gone(
     assert not [line for line in steps(capsys.readouterr().out) if line.startswith("-")]
     assert await run("apply", folder(tmp_path, changed), "--config", config) == 0
     assert steps(capsys.readouterr().out) == [
+        "- custom metric load",
         "- security profile p",
         "- security profile P on all/things",
         "- security profile P on thinggroup/pumps",
@@ -121,11 +122,44 @@ async def test_apply_changes_what_differs_and_deletes_what_is_gone(
         "- thing t1",
         "- thing t2",
         "- thing group pumps",
-        "- custom metric load",
     ]
     assert await run("apply", folder(tmp_path, changed), "--config", config, "--check") == 0
     names = [profile.security_profile_name for profile in app.pipeline.world.rules.profiles]
     assert "F" in names  # the file's own
+
+
+async def test_apply_gets_there_in_one_run_where_things_move_and_lists_are_exchanged(
+    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A thing into another group while its own goes, a new name at the quota, one list of metrics for the other."""
+    config = tmp_path / "detectd.yaml"
+    dimensions = [{"name": f"D{n}", "stringValues": ["a/+"]} for n in range(10)]
+    before = {
+        "profiles": [{"securityProfileName": "R", "additionalMetricsToRetain": ["aws:num-disconnects"], "targets": []}],
+        "custom_metrics": [{"metricName": "load", "metricType": "number"}],
+        "dimensions": dimensions,
+        "fleet": {"groups": {"root": {}, "a": {"parent": "root", "things": ["t1"]}}},
+    }
+    tags = [{"Key": "k", "Value": "v"}]
+    after = {
+        "profiles": [
+            {
+                "securityProfileName": "R",
+                "additionalMetricsToRetainV2": [{"metric": "aws:num-messages-received"}],
+                "targets": [],
+            }
+        ],
+        "custom_metrics": [{"metricName": "load", "metricType": "number", "tags": tags}],
+        "dimensions": [*dimensions[1:-1], dimensions[-1] | {"tags": tags}, {"name": "E", "stringValues": ["a/+"]}],
+        "fleet": {"groups": {"root": {}, "b": {"parent": "root", "things": ["t1"]}}},
+    }
+    for files in (before, after, before):
+        assert await run("apply", folder(tmp_path, files), "--config", config) == 0
+        assert await run("apply", folder(tmp_path, files), "--config", config, "--check") == 0
+    said = steps(capsys.readouterr().out)
+    assert "~ tags of dimension/D9" in said
+    assert "~ tags of custommetric/load" in said
+    assert said.count("~ security profile R") == 4
 
 
 async def test_apply_says_what_can_not_be_done_and_does_the_rest(

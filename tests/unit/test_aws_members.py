@@ -227,9 +227,15 @@ def test_text_that_stands_for_nothing_is_refused(name: str, text: str) -> None:
         read_text(name, text)
 
 
-@given(st.integers(0, 253_402_300_799_000_000))  # as a double, the last ones of 9999 are 10000
+@given(st.integers(0, members.LATEST_NS // 1000))
 def test_an_instant_keeps_its_microseconds_until_they_are_finer_than_a_double(us: int) -> None:
     assert abs(read("When", us / 1e6) - us * 1000) <= 1000 * math.ceil(math.ulp(us / 1e6) * 1e6)
+
+
+@pytest.mark.parametrize("later", [members.LATEST_NS / 1e9 + 1, 253_402_300_799])
+def test_an_instant_that_64_bits_do_not_hold_is_the_latest_one(later: float) -> None:
+    assert read("When", later) == members.LATEST_NS < 2**63 - 10**6
+    assert read_text("When", "9999-12-31T23:59:59Z") == members.LATEST_NS
 
 
 @given(st.integers(0, 253_402_300_799_999))

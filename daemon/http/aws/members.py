@@ -27,6 +27,7 @@ INTEGERS: Final = {"integer": 2**31, "long": 2**63}
 PLAIN: Final = frozenset({"string", "integer", "long", "double", "float", "boolean"})
 """What is written as it is."""
 SECONDS_MAX: Final = 253_402_300_800  # the year 10000
+LATEST_NS: Final = 9_223_372_036 * NS  # in 2262: of instants that 64 bits hold, the last whole second; later is this
 NUMBER: Final = regex.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 PATTERN_S: Final = 0.1  # the longest that a pattern of the model may take over one value
 
@@ -274,7 +275,7 @@ def _iso_ns(text: str, path: str) -> int:
 def _epoch_ns(seconds: float, path: str) -> int:
     if not 0 <= seconds < SECONDS_MAX:  # NaN too
         raise Fault(path, "must be an instant between 1970 and 9999")
-    return round(seconds * 1e6) * 1000
+    return min(round(seconds * 1e6) * 1000, LATEST_NS)
 
 
 # ---- to JSON ----

@@ -11,6 +11,7 @@ from daemon.control.refusal import InvalidRequestException
 
 T = TypeVar("T")
 PAGE_MAX: Final = 250  # spec.md §10.1; also the page where none is asked for
+STRANGE: Final = "nextToken is not one that this list gave out"
 REGISTRY_PAGE: Final = 50  # of things and types, where none is asked for
 
 
@@ -29,9 +30,13 @@ def start_of(params: Mapping[str, Any], kind: type[T]) -> T | None:
     if not token:
         return None
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=kind)
+        place = msgspec.json.decode(base64.urlsafe_b64decode(token), type=kind)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise InvalidRequestException("nextToken is not one that this list gave out") from None
+        raise InvalidRequestException(STRANGE) from None
+    parts = place if isinstance(place, tuple) else (place,)
+    if any(isinstance(part, int) and not -(2**63) <= part < 2**63 for part in parts):
+        raise InvalidRequestException(STRANGE)  # no column holds it
+    return place
 
 
 def token_of(place: object) -> str:

@@ -1,7 +1,7 @@
 """Alarms: what is open, what happened, and what people make of it (spec.md §7, §10.4)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from daemon.violation_lists import ActivePlace, EventPlace, Told, ViolationEvent
 from daemon.violations import Con, Violation
 
 Answer = dict[str, Any]
+MS: Final = 10**6  # ns
 
 
 async def list_active_violations(call: Call) -> Answer:
@@ -35,6 +36,8 @@ async def list_violation_events(call: Call) -> Answer:
     since, until = call.params["startTime"], call.params["endTime"]
     if since > until:
         raise InvalidRequestException("startTime is after endTime")
+    # An event is found at the time that it is listed with, which is in milliseconds.
+    since, until = since // MS * MS, until // MS * MS + MS - 1
     wanted, before, size = _wanted(call.params), start_of(call.params, EventPlace), page_size(call.params)
     found, place = await call.read(lambda con: lists.events(con, since, until, wanted, before, size))
     return {"violationEvents": [_event(one) for one in found], **_next(place)}
