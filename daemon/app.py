@@ -149,6 +149,7 @@ class App:
         self.sensors = Sensors(settings, self.host, self.doormen.at, telemetry, clock)
         stack.push_async_callback(self.sensors.stop)
         await self.sensors.start()
+        self.plane.endpoint = lambda: self.host.mqtt
         if not await self.store.adopt_identity(self.host.identity.identity):
             log.warning("log.other", why="the log is not the one this data directory knew; starting afresh")
             await self.store.put_gap("log", 0, self.host.identity.first_seq - 1, "another log")
@@ -218,7 +219,7 @@ class App:
         self.announcer = Announcer(
             settings.rules, store, self.host.append, self.pipeline.reached, clock, self.dispatch.use_topics
         )
-        self.rulebook.announcer = self.announcer
+        self.rulebook.announcer = self.plane.announcer = self.announcer
         await self.announcer.put(str(self._config))  # files may have changed while we were away: an entry too
 
     async def _apply_brokers(self, settings: Settings) -> None:

@@ -5,6 +5,7 @@ that took long there is a rest, so that a large registry under change costs a sh
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
@@ -54,11 +55,22 @@ class Announcer:
         self._shelf, self._append, self._reached, self._clock = shelf, append, reached, clock
         self._before = before
         self._changed = asyncio.Event()
+        self._deleted: set[str] = set()  # resources, since the last entry
         self._turn = asyncio.Lock()
 
     def changed(self) -> None:
         """The API has changed the tables."""
         self._changed.set()
+
+    def deleted(self, resource: str) -> None:
+        """The API has deleted a definition."""
+        self._deleted.add(resource)
+
+    async def settle(self, resource: str) -> None:
+        """Before a definition is made: where one of that name was just deleted, wait until it is gone."""
+        if resource in self._deleted:
+            with contextlib.suppress(NotStored):  # the log is away: the two become one change
+                await self.announce("api")
 
     async def run(self) -> None:
         """Announce what the API changes, for ever."""
@@ -85,6 +97,7 @@ class Announcer:
         """As `announce`, without the wait: the entry's position, None where nothing has changed."""
         async with self._turn:
             self.files = self.files if files is None else files
+            self._deleted.clear()
             rules = await asyncio.to_thread(merged, self.files, await self._shelf.read(api_rules))
             body = await asyncio.to_thread(rules_bytes, rules)
             digest = digest_of(body)

@@ -50,7 +50,7 @@ def take_files(con: Con, settings: Settings, kinds: Kinds, actor: audit.Actor, n
     ):
         _take_definitions(con, table, kind, bodies, actor, now_ns)
     _take_targets(con, rules)
-    _take_fleet(con, settings, now_ns)
+    _take_fleet(con, settings, actor, now_ns)
     # Members decide nothing between definitions, there may be a million, and `load` has checked their names.
     refuse_broken(merged(without_members(rules), api_rules(con, members=False)), kinds)
 
@@ -133,7 +133,7 @@ def _take_targets(con: Con, rules: Rules) -> None:
 # The registry
 
 
-def _take_fleet(con: Con, settings: Settings, now_ns: int) -> None:
+def _take_fleet(con: Con, settings: Settings, actor: audit.Actor, now_ns: int) -> None:
     fleet, origin = settings.rules.fleet, settings.origin
     groups = {name: (group.parent, origin[f"group/{name}"]) for name, group in fleet.groups.items()}
     things = dict.fromkeys(fleet.things, origin.get("things", ""))
@@ -141,12 +141,16 @@ def _take_fleet(con: Con, settings: Settings, now_ns: int) -> None:
     for name, group in fleet.groups.items():
         members |= {(name, thing): groups[name][1] for thing in group.things}
         things |= dict.fromkeys(group.things, groups[name][1])
-    _take_groups(con, groups, now_ns)
+    _take_groups(con, groups, actor, now_ns)
     _take_things(con, things, now_ns)
     _take_members(con, members)
 
 
-def _take_groups(con: Con, groups: Mapping[str, tuple[str | None, str]], now_ns: int) -> None:
+def _take_groups(con: Con, groups: Mapping[str, tuple[str | None, str]], actor: audit.Actor, now_ns: int) -> None:
+    for name, parent in con.execute("SELECT name, parent FROM thing_groups WHERE file IS NULL").fetchall():
+        if name in groups and groups[name][0] != parent:
+            detail = {"file": groups[name][1], "before": {"parent": parent}}
+            audit.note(con, now_ns, actor, "TakenOverByFile", f"thinggroup/{name}", detail)
     known = _files_of(con, "SELECT name, file FROM thing_groups WHERE file IS NOT NULL")
     _let_go(con, "thing_groups", "name = ?", [(name,) for name in known if name not in groups])
     con.executemany(

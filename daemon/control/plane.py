@@ -9,7 +9,7 @@ decides alarms goes into the log within a moment (`daemon/control/announce.py`).
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from config.kinds import Kinds
 from config.model import Account, Settings
@@ -22,7 +22,20 @@ T = TypeVar("T")
 Con = sqlite3.Connection
 
 
+DEFINITIONS: Final = ("securityprofile/", "custommetric/", "dimension/")
+
+
+class Announcing(Protocol):
+    """What is told of definitions that go, and come again (`daemon.control.announce.Announcer`)."""
+
+    def deleted(self, resource: str) -> None: ...
+    async def settle(self, resource: str) -> None: ...
+
+
 def _nobody() -> None: ...
+
+
+def _nowhere() -> None: ...
 
 
 class ControlPlane:
@@ -35,6 +48,8 @@ class ControlPlane:
         self.store, self.kinds = store, kinds
         self._settings, self._clock, self._on_change = settings, clock, on_change
         self.history: History | None = None  # until it is open
+        self.announcer: Announcing | None = None  # until there is a log
+        self.endpoint: Callable[[], str | None] = _nowhere  # where devices connect
 
     @property
     def account(self) -> Account:
@@ -63,7 +78,13 @@ class ControlPlane:
         self, run: Callable[[Con], T], actor: audit.Actor, action: str, resource: str, detail: Mapping[str, Any],
         *, rules: bool = True,
     ) -> T:  # fmt: skip
-        """Change the tables, audit row and all. `rules`: it may concern what decides alarms, or who is where."""
+        """Change the tables, audit row and all. `rules`: it may concern what decides alarms, or who is where.
+
+        A definition that is made again was gone in between, with its alarms and values: that is in force first.
+        """
+        announcer = self.announcer if resource.startswith(DEFINITIONS) else None
+        if announcer is not None and action.startswith("Create"):
+            await announcer.settle(resource)
         now_ns = self._clock()
 
         def work(con: Con) -> T:
@@ -72,6 +93,8 @@ class ControlPlane:
             return result
 
         result = await self.store.write(work)
+        if announcer is not None and action.startswith("Delete"):
+            announcer.deleted(resource)
         if rules:
             self._on_change()
         return result

@@ -42,6 +42,19 @@ async def test_a_profile_of_the_api_judges_the_next_report_and_its_end_ends_its_
         iot.close()
 
 
+async def test_a_profile_that_is_made_again_at_once_begins_anew(tmp_path: Path) -> None:
+    async with Hooks() as hooks, running(write(tmp_path, hooks, profiles=[], account=ACCOUNT)) as app:
+        iot = client(f"http://{app.address}")
+        await make(iot, "P")
+        await eventually(lambda: has_actors(app, 1))
+        await send(mqtt(app), "t1", report(1, ports=[80]))
+        await hooks.seen("t1", "ports", "in-alarm")
+        await call(iot, "delete_security_profile", securityProfileName="P")
+        await make(iot, "P")
+        await hooks.seen("t1", "ports", "alarm-invalidated")
+        iot.close()
+
+
 async def has_actors(app: Any, count: int) -> bool:
     return len(app.pipeline.world.actors) == count
 

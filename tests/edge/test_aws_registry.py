@@ -418,5 +418,7 @@ async def test_a_billing_group_lives_and_goes_when_it_is_empty(control: TestedPl
 async def test_the_endpoint_is_the_embedded_broker(control: TestedPlane) -> None:
     await control.files(broker={"embedded": {"mqtt": "127.0.0.1:1884"}})
     assert await ask(control, "DescribeEndpoint", endpointType="iot:Data-ATS") == {"endpointAddress": "127.0.0.1:1884"}
+    control.endpoint = lambda: "127.0.0.1:41883"  # the system's choice
+    assert await ask(control, "DescribeEndpoint") == {"endpointAddress": "127.0.0.1:41883"}
     with refused("InvalidRequestException", "no endpoint of type iot:Jobs"):
         await ask(control, "DescribeEndpoint", endpointType="iot:Jobs")

@@ -169,6 +169,38 @@ async def test_a_file_takes_over_what_the_api_made_and_the_trail_keeps_what_it_w
     assert "securityProfileName" in json.loads(detail)["before"]
 
 
+async def test_a_group_of_the_api_that_a_file_puts_elsewhere_is_in_the_trail_with_where_it_was(rig: Rig) -> None:
+    made = "INSERT INTO thing_groups (name, id, parent, created_ns, by_api) VALUES (?, ?, ?, 0, 1)"
+    await rig.api((made, ("site", "1", None)), (made, ("pumps", "2", "site")), (made, ("hall", "3", "site")))
+    for _ in range(2):
+        await rig.rulebook.take_over(rig.files(fleet={"groups": {"pumps": {}, "hall": {"parent": "site"}, "site": {}}}))
+    ((action, resource, detail),) = await rig.rows("SELECT action, resource, detail FROM audit")
+    assert (action, resource) == ("TakenOverByFile", "thinggroup/pumps")
+    assert json.loads(detail)["before"] == {"parent": "site"}
+
+
+async def test_a_definition_that_is_made_again_was_gone_in_between(rig: Rig) -> None:
+    await rig.api(api_metric("load"))
+    await rig.announcer.announce("api")
+    await rig.api(("DELETE FROM custom_metrics", ()))
+    rig.announcer.deleted("custommetric/load")
+    await rig.announcer.settle("custommetric/other")
+    assert len(rig.log) == 1
+    for _ in range(2):  # once is enough
+        await rig.announcer.settle("custommetric/load")
+        assert (len(rig.log), (await rig.in_force()).custom_metrics) == (2, ())
+
+
+async def test_without_a_log_a_definition_can_be_made_again_all_the_same(rig: Rig) -> None:
+    async def fail(*_: object) -> int:
+        raise NotStored("the log is away")
+
+    await rig.api(api_metric("load"))
+    rig.announcer._append = fail
+    rig.announcer.deleted("custommetric/load")
+    await rig.announcer.settle("custommetric/load")
+
+
 async def test_files_that_lack_what_the_api_needs_are_refused_and_change_nothing(rig: Rig) -> None:
     await rig.rulebook.take_over(rig.files(custom_metrics=[{"metricName": "load", "metricType": "number"}]))
     await rig.api(api_profile("P", LOAD))

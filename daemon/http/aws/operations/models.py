@@ -7,7 +7,7 @@ from actors.series import IN, Series
 from config.behaviors import metrics_of
 from config.kinds import ValueField
 from config.model import Behavior
-from daemon.control import profiles
+from daemon.control import profiles, targets
 from daemon.control.plane import Call
 from daemon.control.profiles import scope
 from daemon.control.rules import Con
@@ -15,8 +15,8 @@ from daemon.history.recorder import RETENTION_NS
 from daemon.http.aws.paging import page, page_size, start_of
 
 Answer = dict[str, Any]
-Row = tuple[str, str, Series, ValueField]
-"""profile, behavior, and what is measured."""
+Row = tuple[str, str, Series, ValueField, bool]
+"""profile, behavior, what is measured, and whether the profile has a target."""
 
 PAGE: Final = 10  # spec.md §4.4
 DATAPOINTS_WANTED: Final = 25_000  # spec.md §4.1
@@ -36,7 +36,13 @@ def _rows(con: Con, call: Call, only: str | None) -> list[Row]:
     metrics = metrics_of(call.plane.kinds, scope(con, limits).custom_metrics)
     names = [only] if only is not None else [name for (name,) in con.execute("SELECT name FROM profiles ORDER BY name")]
     return [
-        (name, behavior.name, _series(behavior), metrics[behavior.metric or ""].value_field)
+        (
+            name,
+            behavior.name,
+            _series(behavior),
+            metrics[behavior.metric or ""].value_field,
+            bool(targets.of_profile(con, name, "", 1)),
+        )
         for name in names
         for behavior in sorted(profiles.get(con, name).profile.behaviors, key=lambda each: each.name)
         if behavior.criteria and behavior.criteria.ml_detection_config and behavior.metric in metrics
@@ -51,8 +57,9 @@ def _series(behavior: Behavior) -> Series:
 
 
 async def _summary(call: Call, row: Row) -> Answer:
-    profile, behavior, series, field = row
-    count = await asyncio.to_thread(_gathered, call, series, field)
+    profile, behavior, series, field, has_target = row
+    # Without a target nothing is gathered for it (spec.md §4.1), whatever others have of the metric.
+    count = await asyncio.to_thread(_gathered, call, series, field) if has_target else 0
     return {
         "securityProfileName": profile,
         "behaviorName": behavior,
