@@ -146,6 +146,9 @@ class App:
 
         self._host = await open_host(settings, clock, telemetry, self.vitals.broker)
         stack.push_async_callback(self.host.stop)
+        # From now on: what follows waits for a server that dies meanwhile.
+        self._watching = asyncio.create_task(self.host.watch(), name="host")
+        stack.push_async_callback(self._unwatch)
         self.sensors = Sensors(settings, self.host, self.doormen.at, telemetry, clock)
         stack.push_async_callback(self.sensors.stop)
         await self.sensors.start()
@@ -274,7 +277,7 @@ class App:
         watch = Watch(self._settings.sources or [self._config], self._files_changed, directories=self._loaded.folders)
         self._watch = watch
         return {
-            "host": self.host.watch(),
+            "host": self._watched(),
             "sensors": self.sensors.watch(),
             "devices": self.doormen.run(),
             "announcer": self.announcer.run(),
@@ -290,6 +293,13 @@ class App:
             "ready": self._keep_ready(),
             "watchdog": self._watchdog(),
         }
+
+    async def _watched(self) -> None:
+        await self._watching
+
+    async def _unwatch(self) -> None:
+        self._watching.cancel()
+        await asyncio.wait([self._watching])
 
     async def _drain(self, running: Sequence["asyncio.Task[Any]"]) -> None:
         """What is in the mailboxes is judged and stored; the last checkpoint makes the next start quick."""

@@ -24,7 +24,7 @@ from config.model import NS, Settings
 from daemon.clock import Clock, sleep
 from daemon.echo import Echo
 from daemon.guard import reconcile
-from daemon.log import Gap, LogReader, LogWriter
+from daemon.log import Gap, LogInfo, LogReader, LogWriter
 from daemon.logs import RateLimited
 from daemon.nats import NatsServer
 from daemon.reach import access, control
@@ -112,7 +112,12 @@ class LogHost:
     def read_range(self, first: int, last: int) -> AsyncIterator[Frames | Gap]:
         return self.reader.read_range(first, last)
 
+    async def info(self) -> LogInfo:
+        """Raises as `LogReader.info`."""
+        return await self.reader.info()
+
     async def last_seq(self) -> int:
+        """Waits for a server that is away."""
         return await self.reader.last_seq()
 
     async def watch(self) -> None:

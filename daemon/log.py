@@ -104,7 +104,7 @@ class LogReader:
 
     async def read_range(self, first: int, last: int) -> AsyncGenerator[Frames | Gap, None]:
         """Entries [first, last] as far as the log has them now. Waits for a server that is away. Raises LogWentBack."""
-        last = min(last, (await self._retry(self.info, unheard)).last)
+        last = min(last, await self.last_seq())
         while first <= last:
             session = await self._session(first, finite=True)
             try:
@@ -126,8 +126,8 @@ class LogReader:
             wire.close()
 
     async def last_seq(self) -> int:
-        """The position of the newest entry; 0 for a log that never had one. Raises as `info`."""
-        return (await self.info()).last
+        """The position of the newest entry; 0 for a log that never had one. Waits for a server that is away."""
+        return (await self._retry(self.info, unheard)).last
 
     async def _session(self, first: int, *, finite: bool = False) -> Session:
         return await self._retry(lambda: self._open(first, finite=finite), self._unheard_if(finite))

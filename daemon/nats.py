@@ -185,6 +185,7 @@ class NatsServer:
     async def _revive(self) -> None:
         delay_s = self._pace.retry_first_s
         while True:
+            _heed_cancellation()
             since = self._now_s()
             code = await self._child.died()
             lived_s = self._now_s() - since
@@ -197,6 +198,7 @@ class NatsServer:
         """Try until it works. While it doesn't, the door is shut, and no device is promised anything."""
         while True:
             await self._disconnect()
+            _heed_cancellation()
             await self._child.end()
             await asyncio.sleep(delay_s)
             delay_s = min(max(2 * delay_s, self._pace.retry_first_s), self._pace.retry_max_s)
@@ -281,6 +283,13 @@ class NatsServer:
         nc, self._nc = self._nc, None
         if nc is not None:
             await nc.close()
+
+
+def _heed_cancellation() -> None:
+    """nats-py waits by `wait_for`, which before Python 3.12 forgets a cancellation that comes as it ends."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _said(error: BaseException) -> str:

@@ -94,7 +94,9 @@ class Process:
         """SIGTERM, then SIGKILL after `patience_s`; returns when it is gone."""
         self.send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.ended(), patience_s)
+            # Not `wait_for`: before Python 3.12 it forgets a cancellation that comes as what it waits for is done.
+            async with asyncio.timeout(patience_s):
+                await self.ended()
         except TimeoutError:
             self.send(signal.SIGKILL)
             await self.ended()

@@ -179,7 +179,7 @@ class Vitals:
         """Gauges that have to be asked for: the log's end, and what waits in the outbox."""
         app, telemetry = self._app, self._app.telemetry
         try:
-            last = await app.host.last_seq()
+            last = (await app.host.info()).last
         except (WireError, RequestError, TimeoutError):
             return  # the reader's own state says that the log is away
         telemetry.log_last_seq.set(last)

@@ -184,6 +184,19 @@ async def logged_numbers(daemon: Daemon) -> dict[str, set[int]]:
     return numbers
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.06, 0.12, 0.2])
+async def test_a_server_that_dies_while_the_daemon_starts_is_started_again(tmp_path: Path, delay_s: float) -> None:
+    async with serving(write(tmp_path)) as daemon:
+        await daemon.kill()
+        daemon.kill_nats()
+        await daemon.start(ready=False)
+        await until(lambda: "broker.started" in daemon.log().rpartition("http.listening")[2], daemon.log)
+        await asyncio.sleep(delay_s)
+        daemon.kill_nats()
+        await ready_again(daemon)
+        assert await daemon.stop() == 0
+
+
 async def test_events_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     seed = int(os.environ.get("KILL_SEED") or Random().randrange(10**6))
     print(f"KILL_SEED={seed}")
