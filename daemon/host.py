@@ -21,6 +21,7 @@ from actors.messages import Frames
 from actors.topics import subject_of_topic
 from config.address import Address
 from config.model import NS, Settings
+from daemon import cancellation
 from daemon.clock import Clock, sleep
 from daemon.echo import Echo
 from daemon.guard import reconcile
@@ -158,6 +159,7 @@ class Cluster:
     async def watch(self) -> None:
         """For ever."""
         while True:
+            cancellation.heed()
             await self._news.back.wait()
             self._news.back.clear()
             try:

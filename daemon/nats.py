@@ -18,6 +18,7 @@ from nats.errors import NoRespondersError
 
 from config.address import Address
 from config.model import NS, Embedded, Log
+from daemon import cancellation
 from daemon.clock import Clock, SystemClock
 from daemon.guard import Placed, last_mark, reconcile, settle
 from daemon.server_child import Adopted, Endpoint, ServerChild, ServerFailed, Unfit
@@ -185,7 +186,7 @@ class NatsServer:
     async def _revive(self) -> None:
         delay_s = self._pace.retry_first_s
         while True:
-            _heed_cancellation()
+            cancellation.heed()
             since = self._now_s()
             code = await self._child.died()
             lived_s = self._now_s() - since
@@ -198,7 +199,7 @@ class NatsServer:
         """Try until it works. While it doesn't, the door is shut, and no device is promised anything."""
         while True:
             await self._disconnect()
-            _heed_cancellation()
+            cancellation.heed()
             await self._child.end()
             await asyncio.sleep(delay_s)
             delay_s = min(max(2 * delay_s, self._pace.retry_first_s), self._pace.retry_max_s)
@@ -283,13 +284,6 @@ class NatsServer:
         nc, self._nc = self._nc, None
         if nc is not None:
             await nc.close()
-
-
-def _heed_cancellation() -> None:
-    """nats-py waits by `wait_for`, which before Python 3.12 forgets a cancellation that comes as it ends."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _said(error: BaseException) -> str:

@@ -25,6 +25,7 @@ import structlog
 
 from config.model import Bridge
 from config.problem import ConfigError
+from daemon import cancellation
 from daemon.brokers._aiomqtt import AiomqttWire
 from daemon.brokers._base import Counts, Feed, Format, Kind, Source, Surroundings
 from daemon.brokers._birth import OFFLINE, ONLINE, Birth
@@ -83,6 +84,7 @@ class MqttBridge:
             except Exception as problem:  # isolation boundary: one bridge's bug is not the daemon's end
                 log.error("bridge.failed", bridge=self.name, exc_info=problem)
                 why = f"internal error: {problem!r}"
+            cancellation.heed()
             lasted_s = (self._around.clock.monotonic_ns() - began_ns) / NS
             failures = 0 if lasted_s >= STABLE_S else failures + 1
             self._tell_down(why)

@@ -30,6 +30,7 @@ from actors.events import Event
 from config.model import Nats
 from config.problem import ConfigError
 from config.secret import read_secret
+from daemon import cancellation
 from daemon.brokers._base import Listener
 from daemon.brokers._outlet import Outlet
 from daemon.brokers._tally import Tally, payloads
@@ -177,6 +178,7 @@ class NatsSystem:
             except Exception as problem:  # isolation boundary: this source's bug is not the daemon's end
                 log.exception("source.failed", source=NAME)
                 why = f"internal error: {problem!r}"
+            cancellation.heed()
             self._tell_down(why)
             await sleep(self._clock, AGAIN_S)
 
