@@ -131,7 +131,9 @@ class Reading:
 
 def _load(document: Document, kinds: Kinds) -> Loaded:
     reading = Reading(document)
-    data = {} if document.data is None else document.data
+    data = document.data
+    if data is None:  # as a file is for a moment that an editor writes over, or for good on a full disk
+        raise ConfigError([problem(document.place(()), "is empty; all defaults, and nothing watched, are written {}")])
     main = _shape(reading, document, (), data, Main) or Main()
     given = data if isinstance(data, dict) else {}  # whatever else is wrong in the file, its objects are looked at
     rules = Rules(

@@ -349,7 +349,8 @@ class App:
         if stored - known and not self.supervisor.failed():
             reason = "what raised this alarm was lost with a part of the log"
             ended = await self.store.invalidate(stored - known, reason)
-            log.warning("alarms.orphaned", invalidated=len(ended), why=reason)
+            if ended:  # none, where those that were missing have cleared meanwhile
+                log.warning("alarms.orphaned", invalidated=len(ended), why=reason)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -31,7 +31,7 @@ def copy_checkpoints(source: Path, target: Path, names: set[str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         if (source / name).exists():
-            shutil.copy2(source / name, target / name)
+            shutil.copyfile(source / name, target / name)
 
 
 async def snapshot_log(nc: Client, stream: str, target: Path) -> int:

@@ -25,6 +25,8 @@ from daemon.passwords import Cost, Hash
 
 FILE: Final = "devices.json"
 LOCK: Final = "devices.lock"
+NOTE: Final = b"devices have been added here: without devices.json the daemon does not start\n"
+"""What stands in the lock from then on: a file that is lost must not open the door at the next start."""
 BYTES_MAX: Final = 64 * 1024**2  # some 300,000 devices
 NAME_MAX: Final = 128
 LOOK_S: Final = 0.5
@@ -154,6 +156,7 @@ def change(data_dir: Path, edit: Callable[[Mapping[str, Device]], Mapping[str, D
             raise DamagedDevices(f"it would be larger than {BYTES_MAX // 1024**2} MiB")
         whole_file.write(path, content + b"\n", whole_file.PRIVATE)
         _give(path, data_dir)
+        _note(data_dir)
 
 
 def copy(source_dir: Path, target_dir: Path) -> None:
@@ -161,6 +164,28 @@ def copy(source_dir: Path, target_dir: Path) -> None:
     source = source_dir / FILE
     if source.exists():
         whole_file.write(target_dir / FILE, source.read_bytes(), whole_file.PRIVATE)
+
+
+def _at_start(data_dir: Path) -> Credentials:
+    """As `read`; and a file that was there before must be. Raises: DamagedDevices, OSError."""
+    if _is_noted(data_dir) and not (data_dir / FILE).exists():
+        raise DamagedDevices("it is gone")
+    found = read(data_dir / FILE)
+    if found:
+        _note(data_dir)
+    return found
+
+
+def _note(data_dir: Path) -> None:
+    path = data_dir / LOCK
+    if not _is_noted(data_dir):
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(NOTE)
+
+
+def _is_noted(data_dir: Path) -> bool:
+    path = data_dir / LOCK
+    return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager
@@ -199,7 +224,7 @@ class DevicesFile:
         self._print = self._look()
         self._complaint = ""
         try:
-            self.current = read(self._path)
+            self.current = _at_start(data_dir)
         except (DamagedDevices, OSError) as why:
             message = f"{self._path}: {why}; the devices' credentials are in it: mend it, or put a backup in its place"
             raise DamagedDevices(message) from None

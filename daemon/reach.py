@@ -40,7 +40,14 @@ def access(settings: Settings) -> Access:
 async def control(to: Access) -> AsyncIterator[Client]:
     """A connection of nats-py, for what is asked seldom."""
     who = {"user": to.user, "password": to.password} if to.user else {}
-    nc = await nats.connect(list(to.urls), allow_reconnect=False, connect_timeout=5, error_cb=_quiet, **who)
+    nc = await nats.connect(
+        list(to.urls),
+        allow_reconnect=False,
+        connect_timeout=5,
+        max_reconnect_attempts=1,  # of each server, at first too: else nats-py tries for two minutes
+        error_cb=_quiet,
+        **who,
+    )
     try:
         yield nc
     finally:

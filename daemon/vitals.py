@@ -178,13 +178,13 @@ class Vitals:
     async def look(self) -> None:
         """Gauges that have to be asked for: the log's end, and what waits in the outbox."""
         app, telemetry = self._app, self._app.telemetry
+        await self._look_at_the_outbox()
         try:
             last = (await app.host.info()).last
         except (WireError, RequestError, TimeoutError):
             return  # the reader's own state says that the log is away
         telemetry.log_last_seq.set(last)
         telemetry.log_lag.set(max(0, last - self._position()))
-        await self._look_at_the_outbox()
         if held := app.pipeline.held_back():
             log.warning("log.suppressed", lines=dict(held))
 

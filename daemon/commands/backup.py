@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import shutil
 import sqlite3
 import sys
@@ -47,6 +48,7 @@ def restore(options: argparse.Namespace) -> int:
 
 def _with_settings(options: argparse.Namespace, work: Any) -> int:
     settings = load(options.config, kinds()).settings
+    before = os.umask(0o077)  # what a daemon knows is its user's alone, and so is a copy
     try:
         return int(asyncio.run(work(settings, options.directory)))
     except (BackupError, DirectoryInUse, FileExistsError) as problem:
@@ -55,6 +57,8 @@ def _with_settings(options: argparse.Namespace, work: Any) -> int:
     except (OSError, NatsError, TimeoutError) as problem:
         print(f"can't reach the log: {problem!r} (the daemon must be running for a backup)", file=sys.stderr)
         return 3
+    finally:
+        os.umask(before)
 
 
 async def _backup(settings: Settings, target: Path) -> int:
@@ -104,12 +108,13 @@ async def _restore(settings: Settings, source: Path) -> int:
         raise FileExistsError(f"{settings.data_dir}: not empty; restore makes a new data directory")
     with hold(settings.data_dir):
         await _restore_log(settings, source)
-        await asyncio.to_thread(shutil.copytree, source / CHECKPOINTS_COPY, settings.data_dir / CHECKPOINTS)
+        checkpoints = settings.data_dir / CHECKPOINTS
+        await asyncio.to_thread(shutil.copytree, source / CHECKPOINTS_COPY, checkpoints, copy_function=shutil.copyfile)
         if (source / HISTORY).exists():
-            await asyncio.to_thread(shutil.copy2, source / HISTORY, settings.data_dir / HISTORY)
+            await asyncio.to_thread(shutil.copyfile, source / HISTORY, settings.data_dir / HISTORY)
         await asyncio.to_thread(devices.copy, source, settings.data_dir)
         # The store last: a directory without one is visibly not a whole restore.
-        await asyncio.to_thread(shutil.copy2, source / STORE_COPY, settings.data_dir / STORE)
+        await asyncio.to_thread(shutil.copyfile, source / STORE_COPY, settings.data_dir / STORE)
     print(f"{settings.data_dir}: restored", file=sys.stderr)
     return 0
 

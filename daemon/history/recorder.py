@@ -99,18 +99,27 @@ class History:
         backoff: Callable[[int], float] = backoff_s,
     ) -> "History":  # fmt: skip
         """Open or create `path`; a damaged file is set aside, and a new one begun. Raises OSError, `HistoryError`."""
-        broken = False
         try:
-            con = await asyncio.to_thread(tables.open_to_write, path)
+            return await cls._opened(path, on_condition, backoff)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):  # busy, full, can't open: no damage
                 raise HistoryError(f"opening {path}: {error}") from error
             log.error("history.damaged", path=str(path), error=str(error), set_aside=path.name + BROKEN)
             await asyncio.to_thread(_set_aside, path)
-            con, broken = await asyncio.to_thread(tables.open_to_write, path), True
-        history = cls(path, con, on_condition, backoff)
-        history.counters.started_afresh = int(broken)
+        history = await cls._opened(path, on_condition, backoff)
+        history.counters.started_afresh = 1
         return history
+
+    @classmethod
+    async def _opened(
+        cls, path: Path, on_condition: Callable[[Condition, str], None], backoff: Callable[[int], float]
+    ) -> "History":
+        con = await asyncio.to_thread(tables.open_to_write, path)
+        try:
+            return cls(path, con, on_condition, backoff)  # reads what is in it, and may find it damaged
+        except BaseException:
+            con.close()
+            raise
 
     async def close(self) -> None:
         """Write what waits, as far as the disk lets us, and close the file."""

@@ -223,3 +223,25 @@ def test_neither_the_file_nor_a_device_shows_a_hash(tmp_path):
     put(tmp_path, "t1", password("a"))
     file = DevicesFile(tmp_path)
     assert "scrypt" not in repr(file) + repr(file.current)
+
+
+# ---- a file that is lost between two runs ----
+
+
+@pytest.mark.parametrize("by", ["the command", "a backup"])
+def test_a_file_that_is_gone_at_the_start_is_an_error_where_there_was_one(tmp_path: Path, by: str) -> None:
+    put(tmp_path, "t1", REVOKED)
+    if by == "a backup":  # it brings the file alone: the daemon has seen it since
+        (tmp_path / devices.LOCK).unlink()
+        DevicesFile(tmp_path)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(DamagedDevices, match=r"it is gone; the devices' credentials are in it"):
+        DevicesFile(tmp_path)
+    put(tmp_path, "t2", REVOKED)
+    assert set(DevicesFile(tmp_path).current.devices) == {"t2"}
+
+
+def test_a_change_that_was_refused_leaves_a_broker_that_asks_nobody(tmp_path: Path) -> None:
+    with pytest.raises(DamagedDevices):
+        put(tmp_path, "a/b", REVOKED)
+    assert not DevicesFile(tmp_path).current

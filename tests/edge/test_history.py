@@ -278,6 +278,16 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path) -
     await history.close()
 
 
+async def test_a_file_that_is_damaged_behind_its_first_page_is_set_aside_too(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    await (await History.open(path)).close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    history = await History.open(path)
+    assert (history.counters.started_afresh, (tmp_path / "history.sqlite.broken").exists()) == (1, True)
+    await history.close()
+
+
 async def test_another_log_starts_its_positions_afresh_and_keeps_the_values(tmp_path: Path) -> None:
     async for rig in opened(tmp_path, rules(OUT)):
         await rig.hear(("t", {OUT: 1}))

@@ -136,6 +136,8 @@ async def test_a_backup_made_under_load_restores_to_the_same_alarms(tmp_path: Pa
         new = write(tmp_path / "new", hooks)
         assert await _detectd("restore", "--config", str(new), str(tmp_path / "copy")) == 0
         assert await _detectd("restore", "--config", str(new), str(tmp_path / "copy")) == 1, "not empty"
+        files = [path for made in ("copy", "new/data") for path in (tmp_path / made).rglob("*") if path.is_file()]
+        assert [str(path) for path in files if path.stat().st_mode & 0o077] == []
         async with serving(new) as daemon:
             assert hooks.arrivals == told, "a restored daemon tells nothing twice"
             actor = (await daemon.get("/-/status"))[1]["actors"][0]

@@ -54,8 +54,14 @@ def test_the_example_loads_clean():
     assert loaded.settings.rules.fleet.groups["pumps"] == Group(parent="site", things=("pump-1", "pump-2"))
 
 
-def test_an_empty_file_is_all_defaults():
-    found = settings("")
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "null"])
+def test_an_empty_file_is_refused_as_an_editor_may_be_writing_it(text):
+    with pytest.raises(ConfigError, match=r"detectd.yaml:\d+:\d+: is empty"):
+        settings(text)
+
+
+def test_an_empty_object_is_all_defaults():
+    found = settings("{}")
     assert found.broker.embedded == Embedded()
     assert found.data_dir == Path("/c/data")
     assert (found.http, found.rules, found.log) == (Settings().http, Settings().rules, Settings().log)
