@@ -181,6 +181,7 @@ class News:
         self.gate = Gate()
         self._connection = "starting"
         self._door = ""  # why devices can't come in; "" = they can
+        self._trouble = ""  # what the server was ended for, or does not start for
 
     def reading(self, state: str, why: str) -> None:
         """Of the reader's connection."""
@@ -196,10 +197,10 @@ class News:
         match event:
             case "died":
                 self._telemetry.nats_restarts.inc()
-                self._door = "nats-server died"
+                self._door = self._trouble or "nats-server died"
                 self.gate.turn(is_open=False)
             case "opened":
-                self._door = ""
+                self._door = self._trouble = ""
                 self.gate.turn(is_open=True)
             case "reconciled":
                 self._telemetry.guard_copied.inc(int(str(facts.get("copied", 0))))
@@ -212,6 +213,8 @@ class News:
                 self._telemetry.nats_violations.inc(count)
             case "dropped" | "stalled" | "mark_failed" | "failed":
                 self._telemetry.nats_trouble.labels(event).inc(count)
+                if event in ("stalled", "failed"):
+                    self._door = self._trouble = f"nats-server: {facts.get('reason') or facts.get('error')}"
             case "mqtt5_refused":
                 self._telemetry.nats_mqtt5_refused.inc(count)
         self._tell()
