@@ -15,6 +15,8 @@ import aiomqtt
 import cbor2
 from device import Device, report
 
+from daemon import cancellation
+
 RECONNECT_S: Final = 1.0
 CONNECT_TOGETHER: Final = 50
 """Connections being opened at a time: a broker's backlog is not endless."""
@@ -60,6 +62,7 @@ class Fleet:
         rng = Random(f"{self.seed}/reports/{device.thing}")
         await asyncio.sleep(delay_s)
         while True:
+            cancellation.heed()
             try:
                 await self._session(device, rng)
             except aiomqtt.MqttError as problem:
@@ -97,6 +100,7 @@ class Fleet:
 
     async def _report(self, client: aiomqtt.Client, device: Device, rng: Random) -> None:
         while True:
+            cancellation.heed()
             body = report(device, self._next_id(device.thing), rng, ill=device.thing in self.ill)
             payload = json.dumps(body).encode() if self.encoding == "json" else cbor2.dumps(body)
             await client.publish(self._topic(device), payload, qos=1)
