@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+MS = 1_000_000  # nanoseconds in a millisecond
 NS = 1_000_000_000  # nanoseconds in a second: every instant inside detectd is an integer number of nanoseconds
 
 Operator = Literal[

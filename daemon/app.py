@@ -345,7 +345,7 @@ class App:
         stored = {violation.violation_id for violation in await self.store.active_violations()}
         await self.supervisor.drained()
         actors = self.pipeline.world.actors.values()
-        known = {opening.violation_id for actor in actors for opening in actor.alarms.openings.values()}
+        known = {name for actor in actors for name in actor.alarms.standing()}
         if stored - known and not self.supervisor.failed():
             reason = "what raised this alarm was lost with a part of the log"
             ended = await self.store.invalidate(stored - known, reason)

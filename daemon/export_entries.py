@@ -13,10 +13,10 @@ from actors.messages import ABSENT, Events
 from actors.presence import BEGAN, ENDED, LEFT
 from actors.router import Routed
 from actors.series import Series
-from config.model import NS
+from config.model import MS, NS
 from daemon.exported import DISCONNECTED, Destination, Exports
 from daemon.formed import SIZES
-from daemon.history.points import MS, points_of, value_of
+from daemon.history.points import points_of, value_of
 
 MESSAGE_BYTES_MAX: Final = 128 * 1024  # AWS's limit of a message
 STATISTICS: Final = (("min", LEAST), ("max", MOST), ("sum", TOTAL))

@@ -21,7 +21,8 @@ from actors.plan import Registry, targets_of
 from actors.router import Routed
 from actors.series import Series
 from actors.world import World
-from daemon.history.points import MS, NARROW, WIDE, Key, Points
+from config.model import MS
+from daemon.history.points import NARROW, WIDE, Key, Points
 from daemon.in_force import InForce
 
 SOURCE: Final = "windows/"  # + an actor's key: a source of datapoints, as the history has them

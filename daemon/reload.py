@@ -36,6 +36,10 @@ class Rulebook(Protocol):
         """What would be in force with these of files."""
         ...
 
+    async def check(self, previewed: Rules) -> None:
+        """Before anything is built of it. Raises InvalidRequestException: files and API make no valid whole."""
+        ...
+
     async def note(self, change: Change) -> None:
         """Put a reload into the audit trail."""
         ...
@@ -104,6 +108,7 @@ class Reloader:
             keys = await asyncio.to_thread(keys_of, loaded.settings)
             plan = self._dispatch.prepare(loaded.settings.receivers, loaded.settings.aws)
             rules = await self._rulebook.preview(loaded.settings.rules)
+            await self._rulebook.check(rules)
             await asyncio.to_thread(World, rules, self._kinds, "")
         except (ReceiverError, ConfigError) as problem:
             return Refused((str(problem),))

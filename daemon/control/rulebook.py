@@ -31,18 +31,12 @@ class Rulebook:
         self._actor = audit.Actor(str(path))
 
     async def preview(self, files: Rules) -> Rules:
-        """What would be in force with these of files.
+        """What would be in force with these of files."""
+        return await asyncio.to_thread(merged, files, await self._store.read(api_rules))
 
-        Raises:
-            InvalidRequestException: as `take_over`, which would find the same.
-        """
-        made = await self._store.read(api_rules)
-        return await asyncio.to_thread(self._whole, files, made)
-
-    def _whole(self, files: Rules, made: Rules) -> Rules:
-        rules = merged(files, made)
-        refuse_broken(without_members(rules), self._kinds)
-        return rules
+    async def check(self, previewed: Rules) -> None:
+        """Before anything is built of it. Raises as `take_over`, which would find the same."""
+        await asyncio.to_thread(refuse_broken, without_members(previewed), self._kinds)
 
     async def take_over(self, settings: Settings) -> None:
         """Make the tables say what the files say.

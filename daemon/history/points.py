@@ -20,9 +20,9 @@ from actors.retention import Kept, Retention, accepted
 from actors.router import Routed
 from actors.series import Series
 from config.kinds import ValueField
+from config.model import MS
 from daemon.history.codec import floats_of
 
-MS: Final = 1_000_000  # ns
 REPORTS: Final = "reports"
 NARROW: Final = b"\x08"  # elements of 8 bytes: ports, numbers, IPv4 addresses
 WIDE: Final = b"\x10"  # of 16, the high half first

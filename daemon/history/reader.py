@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.messages import ABSENT, I8
+from config.model import MS
 from daemon.history import tables
 from daemon.history.chunks import unpack_times, unpack_values
 from daemon.history.codec import F8, floats_of
-from daemon.history.points import MS, Key, value_of
+from daemon.history.points import Key, value_of
 from daemon.history.tables import BLOCK_BITS, TIMES
 from daemon.history.tail import Rows
 

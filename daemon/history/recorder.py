@@ -22,12 +22,12 @@ from actors.router import Routed
 from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
-from config.model import NS
+from config.model import MS, NS
 from daemon.database import Readers
 from daemon.history import reader, tables
 from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
 from daemon.history.packer import Packer
-from daemon.history.points import MS, REPORTS, Key, Points
+from daemon.history.points import REPORTS, Key, Points
 from daemon.history.reader import Columns, Datum, Place, Wanted
 from daemon.history.tables import Expired, HistoryError, Stored
 from daemon.history.tail import Rows

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +31,31 @@ async def make(iot: Any, name: str) -> None:
     await call(iot, "attach_security_profile", securityProfileName=name, securityProfileTargetArn=ALL)
 
 
-async def test_a_profile_of_the_api_judges_the_next_report_and_its_end_ends_its_alarms(tmp_path: Path) -> None:
-    async with Hooks() as hooks, running(write(tmp_path, hooks, profiles=[], account=ACCOUNT)) as app:
+@asynccontextmanager
+async def in_alarm(folder: Path) -> AsyncIterator[tuple[Any, Hooks]]:
+    """A daemon whose one profile, P, was made by its API and has raised an alarm: a client of it, and what was told."""
+    async with Hooks() as hooks, running(write(folder, hooks, profiles=[], account=ACCOUNT)) as app:
         iot = client(f"http://{app.address}")
         await make(iot, "P")
         await eventually(lambda: has_actors(app, 1))
         await send(mqtt(app), "t1", report(1, ports=[80]))
         await hooks.seen("t1", "ports", "in-alarm")
+        yield iot, hooks
+        iot.close()
+
+
+async def test_a_profile_of_the_api_judges_the_next_report_and_its_end_ends_its_alarms(tmp_path: Path) -> None:
+    async with in_alarm(tmp_path) as (iot, hooks):
         await call(iot, "delete_security_profile", securityProfileName="P")
         await hooks.seen("t1", "ports", "alarm-invalidated")
         assert (await call(iot, "list_active_violations"))["activeViolations"] == []
-        iot.close()
 
 
 async def test_a_profile_that_is_made_again_at_once_begins_anew(tmp_path: Path) -> None:
-    async with Hooks() as hooks, running(write(tmp_path, hooks, profiles=[], account=ACCOUNT)) as app:
-        iot = client(f"http://{app.address}")
-        await make(iot, "P")
-        await eventually(lambda: has_actors(app, 1))
-        await send(mqtt(app), "t1", report(1, ports=[80]))
-        await hooks.seen("t1", "ports", "in-alarm")
+    async with in_alarm(tmp_path) as (iot, hooks):
         await call(iot, "delete_security_profile", securityProfileName="P")
         await make(iot, "P")
         await hooks.seen("t1", "ports", "alarm-invalidated")
-        iot.close()
 
 
 async def has_actors(app: Any, count: int) -> bool:

@@ -1,17 +1,17 @@
 """What operators decide on over HTTP: numbers that are none, rows that are not there, and too early a question."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import pytest
-from signing import open_access
+from aiohttp import web
+from open_server import opened
 
 from actors.delivery import State
 from daemon.http import guards, outbox, poison
-from daemon.http.server import Server, application
 from daemon.outbox import Row
 from daemon.telemetry import Telemetry
 
@@ -49,19 +49,12 @@ class Desk:
         return self._act("drop", row)
 
 
-@asynccontextmanager
-async def serving(desk: Desk) -> AsyncIterator[aiohttp.ClientSession]:
-    telemetry = Telemetry()
-    app = application(telemetry, open_access())
-    poison.add(app, desk)
-    outbox.add(app, desk)
-    server = Server(app, "127.0.0.1:0", telemetry)
-    address = await server.start()
-    try:
-        async with aiohttp.ClientSession(f"http://{address}") as session:
-            yield session
-    finally:
-        await server.stop()
+def serving(desk: Desk) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    def add(app: web.Application) -> None:
+        poison.add(app, desk)
+        outbox.add(app, desk)
+
+    return opened(add, Telemetry())
 
 
 ACTS = ["poison/retry?actor=a&position=", "poison/drop?actor=a&position=", "outbox/resend?id=", "outbox/drop?id="]

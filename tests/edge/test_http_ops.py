@@ -1,13 +1,14 @@
 """The operators' endpoints over a real socket: what they answer, and in which words they refuse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import pytest
+from open_server import opened
 from signing import open_access
 
 from config.address import Address, address_of
@@ -43,17 +44,8 @@ class Double:
         return self.answer
 
 
-@asynccontextmanager
-async def serving(double: Double) -> AsyncIterator[aiohttp.ClientSession]:
-    app = application(double.telemetry, open_access())
-    ops.add(app, double)
-    server = Server(app, "127.0.0.1:0", double.telemetry)
-    address = await server.start()
-    try:
-        async with aiohttp.ClientSession(f"http://{address}") as session:
-            yield session
-    finally:
-        await server.stop()
+def serving(double: Double) -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    return opened(lambda app: ops.add(app, double), double.telemetry)
 
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/healthz"])

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import regex
 
-from config.model import NS
+from config.model import MS, NS
 
 Reader = Callable[[Any, str], Any]
 """(what came, its path for messages) -> the value. Raises `Fault`."""
@@ -333,7 +333,7 @@ def _write_structure(shape: Any) -> Writer:
 
 def epoch_seconds(ns: int) -> float:
     """Epoch seconds with milliseconds."""
-    return ns // (NS // 1000) / 1000
+    return ns // MS / 1000
 
 
 # ---- paths ----

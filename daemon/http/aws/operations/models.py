@@ -1,11 +1,12 @@
 """Learned models: what has been gathered for each (spec.md §4.4, §10.4). Nothing is learned yet: all are pending."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.series import IN, Series
 from config.behaviors import metrics_of
-from config.kinds import ValueField
+from config.kinds import Metric, ValueField
 from config.model import Behavior
 from daemon.control import profiles, targets
 from daemon.control.plane import Call
@@ -35,17 +36,19 @@ def _rows(con: Con, call: Call, only: str | None) -> list[Row]:
     limits = call.plane.settings.rules.limits
     metrics = metrics_of(call.plane.kinds, scope(con, limits).custom_metrics)
     names = [only] if only is not None else [name for (name,) in con.execute("SELECT name FROM profiles ORDER BY name")]
-    return [
-        (
-            name,
-            behavior.name,
-            _series(behavior),
-            metrics[behavior.metric or ""].value_field,
-            bool(targets.of_profile(con, name, "", 1)),
-        )
-        for name in names
-        for behavior in sorted(profiles.get(con, name).profile.behaviors, key=lambda each: each.name)
+    return [row for name in names for row in _rows_of(con, name, metrics)]
+
+
+def _rows_of(con: Con, profile: str, metrics: Mapping[str, Metric]) -> list[Row]:
+    learned = [
+        behavior
+        for behavior in profiles.get(con, profile).profile.behaviors
         if behavior.criteria and behavior.criteria.ml_detection_config and behavior.metric in metrics
+    ]
+    has_target = bool(learned and targets.of_profile(con, profile, "", 1))
+    return [
+        (profile, behavior.name, _series(behavior), metrics[behavior.metric or ""].value_field, has_target)
+        for behavior in sorted(learned, key=lambda each: each.name)
     ]
 
 

@@ -1,12 +1,12 @@
 """Alarms: what is open, what happened, and what people make of it (spec.md §7, §10.4)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from actors import notice
-from config.model import Behavior, MetricValue
+from config.model import MS, Behavior, MetricValue
 from daemon import violation_lists as lists
 from daemon import violations
 from daemon.control.plane import Call
@@ -17,7 +17,6 @@ from daemon.violation_lists import ActivePlace, EventPlace, Told, ViolationEvent
 from daemon.violations import Con, Violation
 
 Answer = dict[str, Any]
-MS: Final = 10**6  # ns
 
 
 async def list_active_violations(call: Call) -> Answer:
