@@ -7,7 +7,7 @@ part keeps anyway (a queue's length, a bridge's totals) are read from there at t
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Protocol
 
@@ -144,7 +144,7 @@ class Telemetry:
     # What the HTTP guards tell (daemon/http/guards.py).
 
     def answered(self, status: int) -> None:
-        self.http_requests.labels(str(status)).inc()
+        self._http_request(str(status)).inc()
 
     def refused(self, reason: str) -> None:
         self.http_refused.labels(reason).inc()
@@ -194,7 +194,7 @@ class Telemetry:
     # What the AWS API tells (daemon/http/aws/endpoint.py).
 
     def called(self, operation: str, code: str) -> None:
-        self.api_requests.labels(operation, code).inc()
+        self._api_request(operation, code).inc()
 
     def watch_bridge(self, bridge: str, counts: BridgeCounts) -> None:
         """Read a bridge's numbers from where it keeps them, until `forget_bridge`."""
@@ -402,6 +402,7 @@ class Telemetry:
     def _about_the_process(self) -> None:
         self.ready = self._gauge("ready", "1 while /-/ready says yes.")
         self.http_requests = self._counter("http_requests", "HTTP requests answered.", "code")
+        self._http_request = lru_cache(self.http_requests.labels)  # to look a label up costs more than to count
         self.http_refused = self._counter("http_refused", "Connections and requests turned away, by reason.", "reason")
         self.history_failing = self._gauge("history_failing", "1 while metric values can't be written.")
         self.history_totals = {
@@ -418,6 +419,7 @@ class Telemetry:
             "Addresses whose failures were forgotten for want of room.",
         )
         self.api_requests = self._counter("api_requests", "Requests to the AWS API, by outcome.", "operation", "code")
+        self._api_request = lru_cache(self.api_requests.labels)
         self.logs_suppressed = Total(self.registry, "detectd_log_lines_suppressed", "Log lines held back in a flood.")
         self.actor_failures = self._gauge("actors_failed", "Actors that were given up.")
         build = self._gauge("build_info", "The running program; always 1.", "version", "python")

@@ -6,6 +6,7 @@ it. The audit trail gets its row in that transaction too. When it is committed t
 decides alarms goes into the log within a moment (`daemon/control/announce.py`).
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ T = TypeVar("T")
 Con = sqlite3.Connection
 
 
+CHANGE_S: Final = 30.0  # then the storage is not taking writes
 DEFINITIONS: Final = ("securityprofile/", "custommetric/", "dimension/")
 
 
@@ -81,18 +83,23 @@ class ControlPlane:
         """Change the tables, audit row and all. `rules`: it may concern what decides alarms, or who is where.
 
         A definition that is made again was gone in between, with its alarms and values: that is in force first.
+
+        Raises:
+            StoreClosed, TimeoutError: the storage does not take it now; it may do it yet.
+            Others: what `run` raises.
         """
         announcer = self.announcer if resource.startswith(DEFINITIONS) else None
-        if announcer is not None and action.startswith("Create"):
-            await announcer.settle(resource)
-        now_ns = self._clock()
+        async with asyncio.timeout(CHANGE_S):
+            if announcer is not None and action.startswith("Create"):
+                await announcer.settle(resource)
+            now_ns = self._clock()
 
-        def work(con: Con) -> T:
-            result = run(con)
-            audit.note(con, now_ns, actor, action, resource, detail)
-            return result
+            def work(con: Con) -> T:
+                result = run(con)
+                audit.note(con, now_ns, actor, action, resource, detail)
+                return result
 
-        result = await self.store.write(work)
+            result = await self.store.write(work)
         if announcer is not None and action.startswith("Delete"):
             announcer.deleted(resource)
         if rules:

@@ -79,17 +79,11 @@ def guarded(access: Access, meter: Meter) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         with Busy(request):
             response = await _answer(request, handler, access, meter)
+            _dress(response)
         meter.answered(response.status)
         return response
 
     return guard
-
-
-async def dress(_request: web.Request, response: web.StreamResponse) -> None:
-    """Give every response the security headers that it does not set itself (`on_response_prepare`)."""
-    for name, value in SECURITY_HEADERS.items():
-        if name == "Server" or name not in response.headers:
-            response.headers[name] = value
 
 
 def needs(role: Role, *, basic: bool = False) -> Callable[[Handler], Handler]:
@@ -182,6 +176,13 @@ async def _answer(request: web.Request, handler: Handler, access: Access, meter:
     except Exception:  # isolation boundary: one request's bug is not the daemon's end, nor the client's to read
         log.exception("http.failed", method=request.method, path=request.path[:200])
         return error(500, "internal error; the daemon's log has the details")
+
+
+def _dress(response: web.StreamResponse) -> None:
+    """Give it the security headers that it does not set itself."""
+    headers = response.headers
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
 
 
 def _denied(problem: Denied) -> web.Response:

@@ -23,7 +23,6 @@ def application(meter: guards.Meter, access: Access) -> web.Application:
     """
     app = web.Application(middlewares=[guards.guarded(access, meter)], client_max_size=guards.BODY_BYTES_MAX)
     app[guards.ACCESS] = access
-    app.on_response_prepare.append(guards.dress)
     return app
 
 

@@ -26,6 +26,7 @@ from daemon.schema import migrate
 
 THINGS: Final = 10_000
 PROFILES: Final = 20
+COST_ROUNDS: Final = 9  # one differs from the next by as much as what is looked for
 REQUESTS: Final = 200
 API_RATE: Final = 200
 CONNECTIONS: Final = 10
@@ -44,11 +45,11 @@ FILTERS: Final = {
 }
 
 
-def main(events: int, rounds: int, reports: int) -> None:
+def main(events: int, rounds: int, reports: int, cost_rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="detectd-bench-", ignore_cleanup_errors=True) as folder:
         pages(Path(folder), events, rounds)
     with tempfile.TemporaryDirectory(prefix="detectd-bench-", ignore_cleanup_errors=True) as folder:
-        uvloop.run(cost(Path(folder), reports, rounds))
+        uvloop.run(cost(Path(folder), reports, cost_rounds))
 
 
 # ---- pages ----
@@ -154,20 +155,16 @@ async def cost(folder: Path, reports: int, rounds: int) -> None:
         await throughput.filled(server, reports)
         last = (await server.ask("STREAM.INFO.LOG"))["state"]["last_seq"]
         listen = json.loads(config.read_text())["http"]["listen"]
-        plain, alone, loaded = [], [], []
+        plain, alone, loaded, rates = [], [], [], []
         for number in range(rounds):  # in turn, so that a busy neighbour hits all
             plain.append(throughput.judged(config, folder / f"plain-{number}", last, replies=False).wall_s)
             with still() as elsewhere, load(elsewhere):
                 alone.append(throughput.judged(config, folder / f"alone-{number}", last, replies=False).wall_s)
-            with load(listen) as answered:
+            with load(listen) as rate:
                 loaded.append(throughput.judged(config, folder / f"loaded-{number}", last, replies=False).wall_s)
-            machine.note(f"{answered() / loaded[-1]:,.0f} requests/s were answered")
-        machine.note(
-            f"{reports:,} reports from the log, {API_RATE} requests/s, medians of {rounds}; the requests come from"
-        )
-        machine.note(
-            "this machine, so the same ones, sent to a server that does nothing, are what they are held against"
-        )
+            rates.append(rate())
+        machine.note(f"{reports:,} reports from the log, {machine.median(rates):,.0f} requests/s, medians of {rounds}")
+        machine.note("requests come from this machine too: those to a server that does nothing are the measure")
         machine.line("reports/s without requests", f"{reports / machine.median(plain):,.0f}/s")
         generator = machine.median(b / a - 1 for a, b in zip(plain, alone, strict=True))
         machine.line(
@@ -218,20 +215,23 @@ async def be_still(listen: str) -> None:
 
 
 @contextmanager
-def load(listen: str) -> Iterator[Callable[[], int]]:
-    """`API_RATE` requests a second from a process of their own, as soon as and as long as somebody listens."""
-    child = subprocess.Popen([sys.executable, __file__, "--load", listen], stdout=subprocess.PIPE, text=True)
-    counted = [0]
+def load(listen: str) -> Iterator[Callable[[], float]]:
+    """`API_RATE` requests a second from a process of their own, as soon as and as long as somebody listens.
 
-    def count() -> None:
+    Gives what tells how many a second were answered.
+    """
+    child = subprocess.Popen([sys.executable, __file__, "--load", listen], stdout=subprocess.PIPE, text=True)
+    told = [0.0]
+
+    def hear() -> None:
         assert child.stdout is not None
         for text in child.stdout:
-            counted[0] = int(text)
+            told[0] = float(text)
 
-    reader = threading.Thread(target=count)
+    reader = threading.Thread(target=hear)
     reader.start()
     try:
-        yield lambda: counted[0]
+        yield lambda: told[0]
     finally:
         child.terminate()
         child.wait()
@@ -239,16 +239,19 @@ def load(listen: str) -> Iterator[Callable[[], int]]:
 
 
 def fire(listen: str) -> None:
-    """Until it is ended: requests at the rate, and how many were answered so far, a line each tenth of a second.
+    """Until it is ended: requests at the rate, and how many a second were answered so far, a line each tenth of one.
 
     Over several connections: a busy daemon may take longer over one answer than the time to the next request.
     """
     counts = [0] * CONNECTIONS
     for number in range(CONNECTIONS):
         threading.Thread(target=fire_one, args=(listen, number, counts), daemon=True).start()
+    while not any(counts):
+        time.sleep(0.01)
+    began, before = time.perf_counter(), sum(counts)
     while True:
         time.sleep(0.1)
-        print(sum(counts), flush=True)
+        print((sum(counts) - before) / (time.perf_counter() - began), flush=True)
 
 
 def fire_one(listen: str, number: int, counts: list[int]) -> None:
@@ -279,6 +282,6 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["--still"]:
         uvloop.run(be_still(sys.argv[2]))
     elif machine.is_quick():
-        main(20_000, 1, 20_000)
+        main(20_000, 1, 20_000, 1)
     else:
-        main(1_000_000, 3, 400_000)
+        main(1_000_000, 3, 400_000, COST_ROUNDS)

@@ -18,6 +18,7 @@ from transitions import raised, violation_id
 from yarl import URL
 
 from config.model import NS
+from daemon.control import plane
 from daemon.control.plane import Call
 from daemon.http import guards
 from daemon.http.aws import endpoint, model
@@ -258,7 +259,7 @@ async def test_an_answer_that_the_model_does_not_know_is_a_bug(
 async def test_a_store_that_takes_nothing_is_said_after_a_while(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "ANSWER_S", 0.0)
+    monkeypatch.setattr(plane, "CHANGE_S", 0.0)
     status, code, _ = await raw(serving, "POST", "/things/t")
     assert (status, code) == (503, "ServiceUnavailableException")
 

@@ -5,6 +5,7 @@ writes it: `x-amzn-ErrorType` and {"message"}; never a page, never a stack trace
 """
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -23,7 +24,6 @@ from daemon.http.aws.members import Fault
 from daemon.http.aws.operations import Handler, handler_of, handlers
 from daemon.writer import StoreClosed
 
-ANSWER_S: Final = 30.0  # then the storage is not taking writes
 READS: Final = ("Get", "List", "Describe", "Validate", "Search")
 OPERATES: Final = frozenset(
     {
@@ -35,6 +35,9 @@ OPERATES: Final = frozenset(
 UNKNOWN: Final = "UnknownOperationException"
 PREPARING: Final = threading.Lock()
 """The service model is loaded once, whoever asks first."""
+RUN: Final = str(uuid4())[:24]
+REQUESTS: Final = itertools.count()
+"""Together the ids of requests, in the form of a UUID: the system is asked for chance once, not at every answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +81,7 @@ class Endpoint:
             actor = await guards.admitted(asked, need_of(name))
             handler = _handler(name)
             params = request.parameters(operation, labels, query, asked.headers, await guards.body(asked))
-            async with asyncio.timeout(ANSWER_S):
-                answer = await handler(Call(self._plane, name, params, actor))
+            answer = await handler(Call(self._plane, name, params, actor))
             response = _json(operation.status, operation.write(answer))
         except Exception as problem:  # noqa: BLE001  # isolation boundary: one request's bug is not the daemon's end
             return self._refusal(name, problem)
@@ -146,5 +148,5 @@ def _handler(operation: str) -> Handler:
 
 
 def _json(status: int, body: Mapping[str, Any]) -> web.Response:
-    headers = {"x-amzn-RequestId": str(uuid4())}
+    headers = {"x-amzn-RequestId": f"{RUN}{next(REQUESTS):012x}"}
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers)
