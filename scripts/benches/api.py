@@ -249,9 +249,12 @@ def fire(listen: str) -> None:
     while not any(counts):
         time.sleep(0.01)
     began, before = time.perf_counter(), sum(counts)
+    seen = before
     while True:
         time.sleep(0.1)
-        print((sum(counts) - before) / (time.perf_counter() - began), flush=True)
+        if seen != sum(counts):  # a daemon that has ended answers none, and is not to be reckoned with
+            seen = sum(counts)
+            print((seen - before) / (time.perf_counter() - began), flush=True)
 
 
 def fire_one(listen: str, number: int, counts: list[int]) -> None:
