@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+LOCK: Final = "lock"
 
 
 class DirectoryInUse(Exception):
@@ -15,7 +18,7 @@ class DirectoryInUse(Exception):
 def hold(data_dir: Path) -> Iterator[None]:
     """Hold `data_dir`, made if need be, for the length of the block. Raises DirectoryInUse, OSError."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(fd, data_dir)
         yield

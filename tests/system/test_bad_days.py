@@ -118,36 +118,6 @@ async def test_a_hostile_thing_name_harms_nobody(tmp_path: Path, name: str) -> N
         assert await daemon.is_ready()
 
 
-async def test_a_backup_made_under_load_restores_to_the_same_alarms(tmp_path: Path) -> None:
-    async with Hooks() as hooks:
-        config = write(tmp_path / "old", hooks)
-        async with serving(config) as daemon:
-            for thing in ("t1", "t2"):
-                await send(daemon.mqtt, thing, report(1, ports=[4444]))
-                await hooks.seen(thing, "ports", "in-alarm")
-            load = Publisher("{}:{}".format(*daemon.mqtt), "load", topic("t3"), _report_bytes)
-            running = asyncio.create_task(load.run())
-            await until(lambda: len(load.acked) > 200, "load")
-            assert await _detectd("backup", "--config", str(config), str(tmp_path / "copy")) == 0
-            load.stop()
-            await running
-            await daemon.stop()
-        told = list(hooks.arrivals)
-        new = write(tmp_path / "new", hooks)
-        assert await _detectd("restore", "--config", str(new), str(tmp_path / "copy")) == 0
-        assert await _detectd("restore", "--config", str(new), str(tmp_path / "copy")) == 1, "not empty"
-        files = [path for made in ("copy", "new/data") for path in (tmp_path / made).rglob("*") if path.is_file()]
-        assert [str(path) for path in files if path.stat().st_mode & 0o077] == []
-        async with serving(new) as daemon:
-            assert hooks.arrivals == told, "a restored daemon tells nothing twice"
-            actor = (await daemon.get("/-/status"))[1]["actors"][0]
-            assert actor["alarms"] == 2
-            await send(daemon.mqtt, "t1", report(9_000_001, ports=[22]))
-            cleared = await hooks.seen("t1", "ports", "alarm-cleared")
-            raised = next(n for n in hooks.notices if n.key == ("t1", "ports", "in-alarm"))
-            assert cleared.violation_id == raised.violation_id
-
-
 async def test_a_recorded_run_with_reload_kill_and_restart_replays_to_the_very_same_events(tmp_path: Path) -> None:
     config = write(tmp_path, broker=open_broker())
     async with serving(config) as daemon:
@@ -208,10 +178,6 @@ async def _overrun(daemon: Daemon) -> None:
     """5 MiB into a log of one."""
     flood = Publisher("{}:{}".format(*daemon.mqtt), "flood", topic("t2"), lambda _: b"x" * 10_000, count=520)
     await asyncio.wait_for(flood.run(), 60)
-
-
-def _report_bytes(number: int) -> bytes:
-    return json.dumps(report(number + 1)).encode()
 
 
 def _stored(daemon: Daemon) -> list[str]:
