@@ -1,10 +1,12 @@
 """The command line: parses arguments, calls the command, returns its exit code.
 
 0 good · 1 the answer is no (check: invalid; serve: it can't start) · 2 wrong use or unreadable input · 3 could not
-reach the daemon · 130/143 a second signal.
+reach the daemon, or write the output · 130/143 a second signal · 141 nobody reads the output.
 """
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,6 +19,7 @@ from config.model import Settings
 from daemon import kernel_cache
 from daemon.commands import bad
 
+SERVE: Final = "daemon.commands.serve"
 COMPILED: Final = frozenset(
     f"daemon.commands.{name}" for name in ("serve", "replay", "record", "backup", "audit", "apply", "export", "import_")
 )
@@ -34,14 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Each command's module is imported when it is wanted: `--help` needs no compiled kernels.
     module, function = options.command
+    if module == SERVE:  # asked to read its configuration again, before it has read it once
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if module in COMPILED:
         kernel_cache.prepare(lambda: _data_dir(options.config))
     command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
     except ConfigError as problem:  # whichever command it was: the places, and that nothing was done
         print(problem, file=sys.stderr)
         return bad(problem)
+    except BrokenPipeError:  # `| head` has seen enough
+        _say_no_more()
+        return 128 + signal.SIGPIPE
+    except OSError as problem:  # what a command reaches for it answers for itself; left is where its output goes
+        _say_no_more()
+        print(f"detectd: {problem}", file=sys.stderr)
+        return 3
+    return code
+
+
+def _say_no_more() -> None:
+    """Python flushes at its end once more, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _data_dir(config: Path) -> Path:
@@ -63,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the daemon")
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
-    serve.set_defaults(command=("daemon.commands.serve", "serve"))
+    serve.set_defaults(command=(SERVE, "serve"))
 
     check = commands.add_parser("check", help="check a configuration and say what its behaviors mean")
     check.add_argument("config", type=Path, metavar="FILE")
@@ -119,6 +138,7 @@ def _outbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="newest first")
     listing.add_argument("--state", help="only these: queued, dead, orphaned, delivered, skipped, dropped")
+    listing.add_argument("--limit", type=_count, default=250, metavar="N", help="at most so many; default: 250")
     for action, text in (("resend", "try it again, under its own id"), ("drop", "never send it")):
         actions.add_parser(action, help=text).add_argument("id", type=int)
     outbox.set_defaults(command=("daemon.commands.outbox", "outbox"))

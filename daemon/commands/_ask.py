@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import ssl
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -23,7 +24,9 @@ from config.secret import read_secret
 from daemon.access import ROLES, Role
 from daemon.http.sigv4 import SERVICE
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # listened on, and asked here
+PAGE: Final = 1000
+"""Rows that the daemon gives at a time, at most."""
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # listened on, and asked here
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +57,46 @@ def ask(
     where: Mapping[str, str],
     shown: Callable[[dict[str, Any]], str],
     need: Role = "read",
+    limit: int | None = None,
 ) -> int:
     """`list` prints the rows of `/-/NAME`; any other action is posted to `/-/NAME/ACTION` with `where`.
+
+    `limit`: the rows are numbered by `id`, and may be more than one answer holds: so many of the newest.
 
     0 done, 1 the configuration is bad, has no key with this role, or the row is not there, 2 it can't be read,
     3 the daemon can't be reached.
     """
     settings = load(options.config, kinds()).settings
-    is_list = options.action == "list"
-    path = f"/-/{name}" if is_list else f"/-/{name}/{options.action}"
     try:
-        answer = answered(settings, Question(path, need, "GET" if is_list else "POST", where), options.key)
+        if options.action != "list":
+            answered(settings, Question(f"/-/{name}/{options.action}", need, "POST", where), options.key)
+        elif limit is None:
+            for row in answered(settings, Question(f"/-/{name}", need, where=where), options.key)[name]:
+                print(shown(row))
+        else:
+            _print_newest(_pages(settings, Question(f"/-/{name}", need, where=where), name, options.key), shown, limit)
     except (NoKey, Refused) as problem:
         print(problem, file=sys.stderr)
         return 1
     except Unreachable as problem:
         print(problem, file=sys.stderr)
         return 3
-    for row in answer.get(name, ()):
-        print(shown(row))
     return 0
+
+
+def _print_newest(rows: Iterator[dict[str, Any]], shown: Callable[[dict[str, Any]], str], limit: int) -> None:
+    for row in islice(rows, limit):
+        print(shown(row))
+    if next(rows, None) is not None:
+        print(f"these are the newest {limit}: there are more (--limit)", file=sys.stderr)
+
+
+def _pages(settings: Settings, first: Question, name: str, key_id: str | None) -> Iterator[dict[str, Any]]:
+    """All rows, newest first, asked for as they are wanted."""
+    where = {**first.where, "limit": str(PAGE)}
+    while page := answered(settings, replace(first, where=where), key_id)[name]:
+        yield from page
+        where["before"] = str(page[-1]["id"])
 
 
 def answered(settings: Settings, question: Question, key_id: str | None) -> dict[str, Any]:

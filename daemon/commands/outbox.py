@@ -14,7 +14,7 @@ NEEDS: Final[Mapping[str, Role]] = {"resend": "operate", "drop": "admin"}
 def outbox(options: argparse.Namespace) -> int:
     """As `_ask.ask`."""
     if options.action == "list":
-        return ask(options, "outbox", {"state": options.state} if options.state else {}, _row)
+        return ask(options, "outbox", {"state": options.state} if options.state else {}, _row, limit=options.limit)
     return ask(options, "outbox", {"id": str(options.id)}, _row, NEEDS[options.action])
 
 

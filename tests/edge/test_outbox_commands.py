@@ -6,7 +6,32 @@ from pathlib import Path
 import pytest
 from system_tools import DETECTD, Hooks, report, send, serving, until, write
 
+from daemon.__main__ import main
+from daemon.commands import _ask
+
 pytestmark = pytest.mark.system
+
+
+async def test_more_notices_than_one_answer_holds_are_listed_as_many_as_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_ask, "PAGE", 2)
+    async with Hooks() as hooks, serving(write(tmp_path, hooks)) as daemon:
+        hooks.status = 500
+        for number in range(5):
+            await send(daemon.mqtt, f"t{number}", report(1, ports=[4444]))
+            await daemon.until_metric("detectd_events_total", number + 1)
+        ask = ["outbox", "--config", str(daemon.config), "list"]
+        capsys.readouterr()
+        for more, wanted, note in (
+            ([], "43210", ""),
+            (["--limit", "3"], "432", "newest 3"),
+            (["--limit", "5"], "43210", ""),
+        ):
+            assert await asyncio.to_thread(main, [*ask, *more]) == 0
+            out, err = capsys.readouterr()
+            assert [line.split("\t")[3] for line in out.splitlines()] == [f"t{number}" for number in wanted]
+            assert (note in err) if note else not err
 
 
 async def detectd(*arguments: str) -> tuple[int, str]:

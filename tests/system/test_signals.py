@@ -1,11 +1,12 @@
 """How the daemon starts, ends and refuses, seen from outside."""
 
+import asyncio
 import signal
 import socket
 from pathlib import Path
 
 import pytest
-from system_tools import PORTS, Daemon, Hooks, children_of, profile, report, send, serving, write
+from system_tools import PORTS, Daemon, Hooks, children_of, profile, report, send, serving, until, write
 
 pytestmark = pytest.mark.system
 
@@ -68,3 +69,25 @@ async def test_two_daemons_do_not_share_a_data_directory(tmp_path: Path) -> None
         assert await second.ended() == 3
         assert str(first.data_dir) in second.log_path.read_text()
         assert (await first.get("/-/ready"))[0] == 200
+
+
+async def test_a_reload_asked_for_before_the_configuration_was_read_is_no_end(tmp_path: Path) -> None:
+    async with Hooks() as hooks:
+        daemon = Daemon(write(tmp_path, hooks))
+        await daemon.start(ready=False)
+        try:
+            await until(lambda: _withstands(daemon.pid, signal.SIGHUP), "SIGHUP is no end any more")
+            while not await daemon.is_ready():
+                daemon.signal(signal.SIGHUP)
+                assert not daemon.has_ended, daemon.log()
+                await asyncio.sleep(0.02)
+            await send(daemon.mqtt, "t1", report(1, ports=[4444]))
+            await hooks.seen("t1", "ports", "in-alarm")
+        finally:
+            await daemon.stop()
+
+
+def _withstands(pid: int, number: signal.Signals) -> bool:
+    """It is ignored, or has a handler."""
+    said = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(said["SigIgn"], 16) | int(said["SigCgt"], 16)) >> (number - 1) & 1)
