@@ -110,9 +110,12 @@ class Sensor:
 
     def _take_in(self, client: socket.socket) -> None:
         self.counts.accepted += 1
-        if self.counts.connections + self._newcomers.handshakes >= min(self._bounds.connections, links_max()):
+        here, files_for = self.counts.connections + self._newcomers.handshakes, links_max()
+        if here >= min(self._bounds.connections, files_for):
             self.counts.crowded += 1
             client.close()
+            limit = "open files (ulimit -n, LimitNOFILE)" if files_for < self._bounds.connections else "clients"
+            self._warn("sensor.crowded", clients=here, why=f"the limit of {limit}")
             return
         client.setblocking(False)
         keep_alive(client)

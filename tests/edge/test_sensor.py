@@ -16,11 +16,12 @@ import trustme
 from mosquitto import Mosquitto
 from naive_mqtt import publish, subscribe
 from sensing import DEADLINE_S, LogDouble, OpenDoor, sensing, until
+from structlog.testing import capture_logs
 
 from config.address import Address
 from config.model import Tls
 from daemon.clock import VirtualClock
-from daemon.sensor import tls
+from daemon.sensor import sensor, tls
 from daemon.sensor.door import Anyone, Hello, Pass, Refusal
 from daemon.sensor.newcomers import GREETING_S
 from daemon.sensor.sensor import Bounds, Sensor
@@ -237,13 +238,21 @@ async def test_who_has_to_go_before_its_turn_comes_is_closed_too() -> None:
         writer.close()
 
 
-async def test_beyond_the_bound_of_connections_the_newest_is_turned_away() -> None:
-    async with bare() as broker, sensing(broker.port, bounds=Bounds(connections=1)) as seen:
+@pytest.mark.parametrize(("files_for", "limit"), [(1, "open files"), (2, "clients")])
+async def test_beyond_the_bound_of_connections_the_newest_is_turned_away(
+    files_for: int, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensor, "links_max", lambda: files_for)
+    most = Bounds(connections=3 - files_for)
+    async with bare() as broker, sensing(broker.port, bounds=most) as seen:
         _, one = await seen.connection()
         await until(lambda: seen.counts.connections == 1)
-        reader, two = await seen.connection()
-        assert await closed(reader) == b""
+        with capture_logs() as lines:
+            reader, two = await seen.connection()
+            assert await closed(reader) == b""
         assert (seen.counts.crowded, seen.counts.connections) == (1, 1)
+        [line] = [line for line in lines if line["event"] == "sensor.crowded"]
+        assert (line["clients"], limit in line["why"]) == (1, True)
         one.close()
         two.close()
 
