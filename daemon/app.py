@@ -26,6 +26,7 @@ from daemon import sdnotify
 from daemon.access import Access
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
+from daemon.cancellation import done_unless
 from daemon.clock import Clock, SystemClock, sleep
 from daemon.control import audit
 from daemon.control.announce import RULES, Announcer
@@ -62,6 +63,7 @@ from daemon.watch import Watch
 STORE: Final = "detectd.sqlite"
 HISTORY: Final = "history.sqlite"
 CHECKPOINTS: Final = "checkpoints"
+START_S: Final = 5.0  # that a start may still take once it was asked to stop
 DRAIN_S: Final = 10.0
 REFRESH_S: Final = 1.0
 LOOK_S: Final = 5.0
@@ -111,8 +113,10 @@ class App:
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
         async with AsyncExitStack() as stack:
             stack.enter_context(hold(self._settings.data_dir))
-            await self._start(stack)
-            await self._serve()
+            if await done_unless(self._stop, self._start(stack), START_S):
+                await self._serve()
+            else:
+                log.warning("stop.start-unfinished", after_s=START_S, why="what it waits for did not come")
         log.info("stopped")
 
     # ---- start, in order; each part registers how it ends ----

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,20 @@ async def test_a_report_that_was_acknowledged_before_the_signal_is_judged_by_the
         await daemon.start()
         await hooks.seen("t1", "ports", "in-alarm")
         assert len(hooks.arrivals) == 1
+
+
+async def test_a_signal_ends_a_start_that_waits_for_a_locked_store(tmp_path: Path) -> None:
+    async with serving(write(tmp_path)) as daemon:
+        assert await daemon.stop() == 0
+        with closing(sqlite3.connect(daemon.data_dir / "detectd.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            seen = len(daemon.log_path.read_text())
+            await daemon.start(ready=False)
+            await until(lambda: "database is locked" in daemon.log_path.read_text()[seen:], "it waits")
+            daemon.signal(signal.SIGTERM)
+            assert await daemon.ended(within_s=40) == 0
+        assert "stop.start-unfinished" in daemon.log_path.read_text()
+        assert children_of(daemon.data_dir) == []
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
