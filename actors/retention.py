@@ -31,13 +31,26 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What is defined: values under a name that was defined again are those of another quantity."""
+
+    custom: Mapping[str, ValueField]  # by metric
+    dimensions: frozenset[str]
+
+    def has(self, series: Series, field: ValueField) -> bool:
+        if not series.metric.startswith("aws:") and self.custom.get(series.metric) != field:
+            return False
+        return not series.dimension or series.dimension in self.dimensions
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
     """What is kept of reports under one set of rules."""
 
     kept: tuple[Kept, ...]
     covered: npt.NDArray[np.bool_]  # [code, series] by the registry's codes
     registry: Registry
-    custom: Mapping[str, ValueField]  # every custom metric that is defined
+    vocabulary: Vocabulary
     kinds: Kinds
 
 
@@ -55,8 +68,11 @@ def retention(rules: Rules, kinds: Kinds, schema: Schema, registry: Registry) ->
     covered = [
         [any(registry.covers_code(one, code) for one in targets[each.series]) for each in kept] for code in codes
     ]
-    custom = {each.metric_name: metrics[each.metric_name].value_field for each in rules.custom_metrics}
-    return Retention(tuple(kept), np.array(covered, bool).reshape(len(codes), len(kept)), registry, custom, kinds)
+    vocabulary = Vocabulary(
+        {each.metric_name: metrics[each.metric_name].value_field for each in rules.custom_metrics},
+        frozenset(each.name for each in rules.dimensions),
+    )
+    return Retention(tuple(kept), np.array(covered, bool).reshape(len(codes), len(kept)), registry, vocabulary, kinds)
 
 
 def accepted(routed: Routed) -> I4:

@@ -4,16 +4,15 @@ Which reports count (duplicates, reports too soon) depends on those before, so t
 kept, in memory: as much as one checkpoint holds for a moment.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from actors.controls import Change, Control, Retry, pieces
 from actors.messages import Frames
-from actors.retention import Retention, retention
+from actors.retention import Retention, Vocabulary, retention
 from actors.router import Routed
 from actors.world import World
-from config.kinds import ValueField
 from config.model import Rules
 from daemon.checkpoint import frozen
 from daemon.log import Gap
@@ -36,7 +35,7 @@ class Read:
     """One step: a batch, or new definitions, or entries that the log no longer had."""
 
     routed: Routed | None = None
-    custom: Mapping[str, ValueField] | None = None
+    vocabulary: Vocabulary | None = None
     lost: int = 0
 
 
@@ -59,7 +58,7 @@ async def again(behind: Behind, last: int, read_range: ReadRange, definition: De
             if isinstance(piece, Control):
                 behind.position = piece.position
                 if isinstance(piece.what, Change):
-                    yield Read(custom=await _changed(behind, piece, await definition(piece.what.digest)))
+                    yield Read(vocabulary=await _changed(behind, piece, await definition(piece.what.digest)))
                 elif not isinstance(piece.what, Retry):
                     behind.world.obey(piece, None)
             else:
@@ -69,10 +68,10 @@ async def again(behind: Behind, last: int, read_range: ReadRange, definition: De
     behind.position = max(behind.position, last)
 
 
-async def _changed(behind: Behind, control: Control, rules: Rules) -> Mapping[str, ValueField]:
+async def _changed(behind: Behind, control: Control, rules: Rules) -> Vocabulary:
     behind.world.obey(control, rules)
     behind.kept = _kept(behind.world)
-    return behind.kept.custom
+    return behind.kept.vocabulary
 
 
 def _kept(world: World) -> Retention:

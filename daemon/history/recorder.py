@@ -154,7 +154,7 @@ class History:
         assert self._kept is not None
         self._taken = position
         if self._behind is None and self.state != "failed":  # or its position would pass what it lost
-            self._put(Defined(self._kept.custom, position))
+            self._put(Defined(self._kept.vocabulary, position))
 
     def take(self, routed: Routed) -> None:
         """One batch, as it was routed."""
@@ -275,7 +275,9 @@ class History:
     async def _end_series(self, defined: Defined) -> None:
         if defined.last <= self._reached.get(REPORTS, 0):
             return  # read from the log again: what came after it is here already
-        gone = {key: number for key, number in self._series.items() if _is_undefined(key, defined.custom)}
+        gone = {
+            key: number for key, number in self._series.items() if not defined.vocabulary.has(key.series, key.field)
+        }
         reached = {REPORTS: defined.last}
 
         def run(con: sqlite3.Connection) -> None:
@@ -327,8 +329,8 @@ class History:
                     return
                 self.counters.lost += item.lost
                 async with self._turn:
-                    if item.custom is not None:
-                        await self._end_series(Defined(item.custom, behind.position))
+                    if item.vocabulary is not None:
+                        await self._end_series(Defined(item.vocabulary, behind.position))
                     elif item.routed is not None:
                         one = Reports(item.routed, behind.kept, behind.position)
                         await self._write([one])
@@ -394,11 +396,6 @@ class History:
 def _up(ns: int) -> int:
     """The first millisecond that is not before."""
     return max(-MS_MAX, min(-(-ns // MS), MS_MAX))
-
-
-def _is_undefined(key: Key, custom: Mapping[str, ValueField]) -> bool:
-    name = key.series.metric
-    return not name.startswith("aws:") and custom.get(name) != key.field
 
 
 def _set_aside(path: Path) -> None:

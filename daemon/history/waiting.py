@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from actors.retention import Retention
+from actors.retention import Retention, Vocabulary
 from actors.router import Routed
-from config.kinds import ValueField
 from daemon.held import Held
 from daemon.history.points import REPORTS, Points, points_of
 
@@ -41,9 +40,9 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """New rules: series of custom metrics that they do not define go."""
+    """New rules: series of custom metrics and dimensions that they do not define go."""
 
-    custom: Mapping[str, ValueField]
+    vocabulary: Vocabulary
     last: int
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from builders import START, Said, behavior, frames, numbered, profile, report, rules, world
@@ -18,7 +19,7 @@ from actors.messages import Frames
 from actors.router import Routed
 from actors.series import Series
 from actors.world import World
-from config.model import NS, MetricDimension, MetricToRetain, Rules, SecurityProfile
+from config.model import NS, Dimension, MetricDimension, MetricToRetain, Rules, SecurityProfile
 from daemon.history import chunks, packer
 from daemon.history.points import Key, Points
 from daemon.history.recorder import History
@@ -230,6 +231,20 @@ async def test_a_custom_metric_that_is_gone_takes_its_values_along(tmp_path: Pat
         history.follow(4, without)  # read again: what came after it is here already
         assert await history.settled()
         assert await values(history, "p1", "n", "number") == [(2, 3)]
+
+
+async def test_a_dimension_that_is_gone_takes_its_values_along(tmp_path: Path) -> None:
+    key, whole = (Key(Series("aws:num-messages-sent", *more), "count") for more in (("D", "IN"), ()))
+    without = retaining("aws:all-bytes-in")
+    with_it = world(msgspec.structs.replace(without, dimensions=(Dimension("D", string_values=("a",)),)))
+    async with opened(tmp_path, with_it) as (history, _):
+        put(history, key, 1, 1)
+        put(history, whole, 2, 2)
+        history.follow(3, world(without))
+        history.follow(4, with_it)
+        assert await history.settled()
+        found = [await history.values("p1", each.series, "count", 0, NS, None, 9) for each in (key, whole)]
+        assert [[datum.value for datum in page] for page, _ in found] == [[], [2]]
 
 
 async def test_windows_of_actors_have_positions_of_their_own(tmp_path: Path) -> None:
