@@ -51,7 +51,7 @@ def made_by_api(asked: api.Api, settings: Settings) -> tuple[Rules, list[str]]:
     held = account.holdings(asked)
     if held.missing:  # taking it for empty would make or delete things
         raise api.Refused("; ".join(held.notes))
-    drafts = account.drafts_of(held, settings.rules.limits)
+    drafts = account.drafts_of(held, settings.rules.limits, filed=False)
     rules, faults = shaped(drafts.body(), Rules, Path)
     if rules is None:
         raise api.Refused(f"what it has is not as detectd has it: {faults[0].message}")

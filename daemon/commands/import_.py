@@ -20,7 +20,7 @@ def from_aws(options: argparse.Namespace) -> int:
         return failed(problem, "AWS IoT")
     except exceptions.BotoCoreError as problem:
         return say(f"AWS IoT: {problem}", 2)
-    return write_drafts(options, account.drafts_of(held, Limits(durations=options.durations)))
+    return write_drafts(options, account.drafts_of(held, Limits(durations=options.durations), filed=True))
 
 
 def from_cloudformation(options: argparse.Namespace) -> int:

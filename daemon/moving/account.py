@@ -164,8 +164,8 @@ def holdings(api: Api) -> Holdings:
     return _Reader(api).holdings()
 
 
-def drafts_of(held: Holdings, limits: Limits) -> Drafts:
-    """What no file of the endpoint's own defines, and notes on what files have no place for."""
+def drafts_of(held: Holdings, limits: Limits, *, filed: bool) -> Drafts:
+    """What an endpoint holds, and notes on what files have no place for. `filed`: with what its own files define."""
     inside = {thing for group in held.groups for thing in group.things}
     groups = {
         group.name: {**({"parent": group.parent} if group.parent else {}), "things": list(group.things)}
@@ -174,8 +174,9 @@ def drafts_of(held: Holdings, limits: Limits) -> Drafts:
     things = [thing for thing in held.things if thing not in inside]
     drafts = Drafts(things=things, groups=groups, limits=limits, notes=[*held.notes, *_losses(held)])
     for collection in COLLECTIONS:
-        made: list[Seen] = [each for each in getattr(held, collection) if each.file is None]
+        made: list[Seen] = [each for each in getattr(held, collection) if filed or each.file is None]
         drafts.of(collection).extend(Draft(_with_short_targets(each.body)) for each in made)
+        drafts.notes.extend(f"{each.name}: there {each.file} defines it" for each in made if each.file is not None)
     drafts.name_groups_of_targets()
     return drafts
 
@@ -187,7 +188,7 @@ def _with_short_targets(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _losses(held: Holdings) -> Iterator[str]:
     for group in held.groups:
-        if group.extras and group.file is None:
+        if group.extras and group.file is None:  # what a file defines has none
             yield f"thing group {group.name}: a fleet file has no place for {', '.join(group.extras)}"
     if held.described_things:
         yield f"things: a fleet file has no place for attributes and types, which {held.described_things} have"

@@ -62,3 +62,24 @@ async def test_what_leans_on_metrics_and_dimensions_of_files_is_exported_as_a_wh
         assert await run("apply", out, "--config", config, "--check") == 0
         assert await run("apply", out, "--config", config) == 0
         assert "nothing to do" in capsys.readouterr().err
+
+
+async def test_an_import_from_a_detectd_has_what_its_files_define_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    filed = {
+        "profiles": [{"securityProfileName": "filed", "behaviors": BEHAVIORS, "targets": ["all/things"]}],
+        "custom_metrics": [{"metricName": "filed", "metricType": "number"}],
+        "dimensions": [{"name": "Filed", "stringValues": ["dt/+/up"]}],
+        "limits": {"durations": "any"},
+    }
+    out = tmp_path / "out"
+    async with running(write(tmp_path, account=ACCOUNT, **filed)) as app:
+        more = ("--region", "eu-west-1", "--endpoint-url", f"http://{app.address}", "--durations", "any")
+        assert await run("import", "aws", *more, "-o", out) == 0
+    (profile,) = (out / "profiles").iterdir()
+    assert json.loads(profile.read_text())["behaviors"] == BEHAVIORS
+    assert [path.name for path in (out / "dimensions").iterdir()]
+    assert await run("check", out / "detectd.yaml") == 0

@@ -193,7 +193,7 @@ async def test_a_daemon_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert await run("export", "--config", config, "--out", tmp_path / "out") == 3
 
 
-async def test_an_import_from_any_endpoint_brings_all_but_what_files_define(
+async def test_an_import_from_any_endpoint_brings_all_that_is_there(
     app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
@@ -201,8 +201,10 @@ async def test_an_import_from_any_endpoint_brings_all_but_what_files_define(
     assert await run("apply", folder(tmp_path, FILES), "--config", tmp_path / "detectd.yaml") == 0
     endpoint = f"http://{app.address}"
     assert await run("import", "aws", "--region", "eu-west-1", "--endpoint-url", endpoint, "-o", tmp_path / "aws") == 0
-    assert "P/ports: alarms when" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "aws" / "profiles").iterdir()) == ["^P.json", "p.json"]
+    said = capsys.readouterr()
+    assert "P/ports: alarms when" in said.out
+    assert "F: there " in said.err
+    assert sorted(path.name for path in (tmp_path / "aws" / "profiles").iterdir()) == ["^F.json", "^P.json", "p.json"]
 
 
 async def test_an_endpoint_without_security_profiles_gives_its_registry(
