@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.brokers._base import Counts
-from daemon.telemetry import BRIDGE_TOTALS, Telemetry
+from daemon.telemetry import Telemetry
+from daemon.totals import BRIDGE_TOTALS
 
 
 def used() -> Telemetry:
