@@ -7,7 +7,7 @@ from config.model import Client
 
 
 def thing_of(client_id: str, clients: Iterable[Client]) -> str:
-    """The name of the thing (spec.md §12 #31). `clients` is `Rules.clients`, checked by config/endpoints.py."""
+    """The name of the thing (spec.md §12 #31). `clients` is `Rules.clients`, checked by config/brokers.py."""
     for client in clients:
         match = re.fullmatch(client.pattern, client_id)  # re keeps what it compiled
         if match:
