@@ -1,6 +1,6 @@
 """What a log entry's subject says it is, and a batch of entries made by hand: for replays and tests.
 
-The compiled splitter (`daemon.frames`, `daemon.sheet`) reads the same rules off the wire; a test compares the two.
+The compiled splitter (`daemon.log.frames`, `.sheet`) reads the same rules off the wire; a test compares the two.
 """
 
 from collections.abc import Iterable, Sequence

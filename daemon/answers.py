@@ -9,7 +9,7 @@ from actors.messages import BRIDGED, REPORT_CBOR
 from actors.router import Routed
 from daemon.accepted import accepted_all
 from daemon.brokers._base import Source
-from daemon.wire import publish_all
+from daemon.log.wire import publish_all
 
 
 class DeviceAnswers:

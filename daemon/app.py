@@ -23,7 +23,6 @@ from config.diff import rules_from_bytes
 from config.load import Loaded
 from config.model import NS, Rules, Settings
 from daemon import sdnotify
-from daemon.access import Access
 from daemon.answers import DeviceAnswers
 from daemon.bridges import Bridges
 from daemon.cancellation import done_unless
@@ -32,28 +31,29 @@ from daemon.control import audit
 from daemon.control.announce import RULES, Announcer
 from daemon.control.plane import ControlPlane
 from daemon.control.rulebook import Rulebook
-from daemon.dispatch import Dispatch
-from daemon.doormen import Doormen
-from daemon.export import Exporter
-from daemon.exported import Destination
+from daemon.delivery.dispatch import Dispatch
+from daemon.devices.doormen import Doormen
+from daemon.export.exporter import Exporter
+from daemon.export.selection import Destination
 from daemon.formed import Keeper
 from daemon.history.recorder import History
 from daemon.host import LogHost, open_host
 from daemon.http import audit as trail
 from daemon.http import guards, ops, outbox, poison
+from daemon.http.access import Access
 from daemon.http.aws import endpoint
 from daemon.http.server import Server, application, context
 from daemon.lock import hold
-from daemon.log import Gap
+from daemon.log.reader import Gap
 from daemon.notifiers import client_session
-from daemon.outbox import Row
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline, ticks
 from daemon.recovery import Checkpointer, Recovery, manifests
 from daemon.reload import Reloader
 from daemon.sensor.sensors import Sensors
 from daemon.sources import Sources
-from daemon.store import Store
+from daemon.store.outbox import Row
+from daemon.store.store import Store
 from daemon.supervisor import Supervisor
 from daemon.taps import Taps
 from daemon.telemetry import Telemetry

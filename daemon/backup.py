@@ -17,17 +17,19 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from config.model import Settings
-from daemon import backup_list, devices, log_snapshot
+from daemon import backup_list
 from daemon.app import CHECKPOINTS, HISTORY, STORE
+from daemon.devices import credentials
 from daemon.lock import LOCK, hold
-from daemon.nats import NatsServer
+from daemon.log import snapshot
+from daemon.log.streams import JetStreamError, LogIdentity
+from daemon.nats.binary import NoServer
+from daemon.nats.child import ServerFailed
+from daemon.nats.server import NatsServer
 from daemon.reach import access, control
 from daemon.recovery import Manifest
-from daemon.server_binary import NoServer
-from daemon.server_child import ServerFailed
-from daemon.streams import JetStreamError, LogIdentity
 
-LOG_TROUBLE = (NatsError, JetStreamError, log_snapshot.BrokeOff, TimeoutError)
+LOG_TROUBLE = (NatsError, JetStreamError, snapshot.BrokeOff, TimeoutError)
 
 
 class BackupError(Exception):
@@ -71,11 +73,11 @@ async def _copy_all(nc: Client, settings: Settings, target: Path) -> Made:
     manifests = await asyncio.to_thread(_copy_store, source / STORE, target / STORE)
     if (source / HISTORY).exists():
         await asyncio.to_thread(_copy_database, source / HISTORY, target / HISTORY)
-    await asyncio.to_thread(devices.copy, source, target)
+    await asyncio.to_thread(credentials.copy, source, target)
     names = {name for manifest in manifests for name, _ in manifest.files.values()}
     await asyncio.to_thread(_copy_checkpoints, source / CHECKPOINTS, target / CHECKPOINTS, names)
     try:
-        size = await log_snapshot.save(nc, settings.log.stream, target)
+        size = await snapshot.save(nc, settings.log.stream, target)
     except LOG_TROUBLE as problem:
         raise LogUnreachable(str(problem) or repr(problem)) from problem
     await asyncio.to_thread(backup_list.seal, target)
@@ -130,7 +132,7 @@ async def put_back(settings: Settings, source: Path) -> None:
             await asyncio.to_thread(shutil.copytree, source / CHECKPOINTS, target / CHECKPOINTS, copy_function=copy)
         if (source / HISTORY).exists():
             await asyncio.to_thread(shutil.copyfile, source / HISTORY, target / HISTORY)
-        await asyncio.to_thread(devices.copy, source, target)
+        await asyncio.to_thread(credentials.copy, source, target)
         # The store last: a directory without one is visibly not a whole restore.
         await asyncio.to_thread(shutil.copyfile, source / STORE, target / STORE)
 
@@ -141,7 +143,7 @@ class _Restored(Exception):
 
 async def _restore_log(settings: Settings, source: Path) -> None:
     async def prologue(nc: Client, identity: LogIdentity) -> None:
-        await log_snapshot.put_back(nc, identity.stream, source)
+        await snapshot.put_back(nc, identity.stream, source)
         raise _Restored
 
     assert settings.broker.embedded is not None

@@ -23,15 +23,15 @@ from config.address import Address
 from config.model import NS, Settings
 from daemon import cancellation
 from daemon.clock import Clock, sleep
-from daemon.echo import Echo
-from daemon.guard import reconcile
-from daemon.log import Gap, LogInfo, LogReader, LogWriter
+from daemon.log.echo import Echo
+from daemon.log.reader import Gap, LogInfo, LogReader, LogWriter
+from daemon.log.streams import REPORTS, JetStreamError, LogIdentity, api, ensure, instant_ns
+from daemon.log.wire import Access, publish_all
 from daemon.logs import RateLimited
-from daemon.nats import NatsServer
+from daemon.nats.guard import reconcile
+from daemon.nats.server import NatsServer
 from daemon.reach import access, control
-from daemon.streams import REPORTS, JetStreamError, LogIdentity, api, ensure, instant_ns
 from daemon.telemetry import Telemetry
-from daemon.wire import Access, publish_all
 
 OUTAGE_NS: Final = 60 * NS
 OFTEN: Final = frozenset({"publish_refused", "subscribe_refused", "mqtt5_refused", "login_refused", "payload_refused"})
@@ -192,7 +192,7 @@ class News:
         (log.info if state == "connected" else log.warning)("log.reading", state=state, why=why or None)
 
     def server(self, event: str, facts: dict[str, object]) -> None:
-        """Of the embedded server (`daemon.nats.OnEvent`)."""
+        """Of the embedded server (`daemon.nats.server.OnEvent`)."""
         count = int(str(facts.get("count", 1)))
         match event:
             case "died":

@@ -15,7 +15,7 @@ from actors.group import GroupActor
 from actors.notice import event_id
 from config.model import NS
 from daemon.clock import Clock
-from daemon.store import Store
+from daemon.store.store import Store
 from daemon.telemetry import Telemetry
 
 TURN: Final = 64

@@ -19,7 +19,7 @@ from actors.world import World
 from config.model import NS, Rules
 from daemon.checkpoint import frozen
 from daemon.clock import Clock
-from daemon.log import Gap, NotStored
+from daemon.log.reader import Gap, NotStored
 from daemon.logs import RateLimited
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry

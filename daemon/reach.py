@@ -10,9 +10,9 @@ from nats.aio.client import Client
 from config.address import address_of
 from config.model import Settings
 from config.secret import read_secret
-from daemon.broker_conf import DAEMON_USER
-from daemon.server_state import read_keys
-from daemon.wire import Access
+from daemon.log.wire import Access
+from daemon.nats.conf import DAEMON_USER
+from daemon.nats.state import read_keys
 
 
 def access(settings: Settings) -> Access:

@@ -24,7 +24,7 @@ from config.kinds import Kinds
 from config.model import NS, Rules
 from daemon import checkpoint
 from daemon.clock import Clock
-from daemon.log import Gap
+from daemon.log.reader import Gap
 from daemon.pipeline import Cut, Definition
 from daemon.supervisor import Broke
 from daemon.telemetry import Telemetry

@@ -17,9 +17,9 @@ from config.kinds import Kinds
 from config.load import ConfigError, Loaded, load
 from config.model import Rules, Settings
 from daemon import logs
-from daemon.access import Access, Keys, keys_of
 from daemon.control.refusal import InvalidRequestException
-from daemon.dispatch import Dispatch, Plan
+from daemon.delivery.dispatch import Dispatch, Plan
+from daemon.http.access import Access, Keys, keys_of
 from daemon.http.ops import Answer, Failed, Refused, Reloaded
 from daemon.notifiers import ReceiverError
 from daemon.telemetry import Telemetry

@@ -15,15 +15,15 @@ from config.load import Loaded
 from daemon import garbage
 from daemon.app import App
 from daemon.control.rulebook import RulesConflict
-from daemon.devices import DamagedDevices
+from daemon.devices.credentials import DamagedDevices
 from daemon.history.tables import HistoryError
 from daemon.lock import DirectoryInUse
-from daemon.log import LogWentBack, NotStored
+from daemon.log.reader import LogWentBack, NotStored
+from daemon.log.streams import JetStreamError
+from daemon.nats.binary import NoServer
+from daemon.nats.child import ServerFailed
 from daemon.notifiers import ReceiverError
-from daemon.server_binary import NoServer
-from daemon.server_child import ServerFailed
-from daemon.store import StoreError
-from daemon.streams import JetStreamError
+from daemon.store.store import StoreError
 
 SWITCH_S: Final = 0.0005
 EXPECTED: Final = (

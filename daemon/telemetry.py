@@ -111,7 +111,7 @@ class Telemetry:
             total.read_from(partial(getattr, counters, name))
 
     def watch_export(self, counters: object, batches: object) -> None:
-        """Read what the export of metrics counts (`daemon.export.Counters`, `daemon.export_entries.Batches`)."""
+        """Read what the export of metrics counts (`daemon.export`: `exporter.Counters`, `entries.Batches`)."""
         for name, total in self.export_totals.items():
             total.read_from(partial(getattr, counters if hasattr(counters, name) else batches, name))
         self.export_held.set_function(partial(getattr, batches, "bytes"))
@@ -133,7 +133,7 @@ class Telemetry:
                 total.read_from(partial(getattr, totals, name), source)
 
     def watch_devices(self, reads: Mapping[str, Read], refused: Mapping[str, Read]) -> None:
-        """Read what daemon/doormen.py keeps: every name of DEVICE_GAUGES and DEVICE_TOTALS; refusals by reason."""
+        """Read what the doormen keep: every name of DEVICE_GAUGES and DEVICE_TOTALS; refusals by reason."""
         for name, gauge in self.device_gauges.items():
             gauge.set_function(reads[name])
         for name, total in self.device_totals.items():

@@ -8,22 +8,22 @@ import structlog
 from config.model import NS
 from daemon.bridges import Bridges
 from daemon.clock import Clock
-from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Sent, Switched
+from daemon.delivery.dispatch import Crashed, Died, Dispatch, Failed, News, Sent, Switched
 from daemon.history.recorder import History
 from daemon.host import LogHost
 from daemon.http import ops
-from daemon.log import Gap
-from daemon.outbox import Backlog
+from daemon.log.reader import Gap
+from daemon.log.wire import RequestError, WireError
 from daemon.perform import Performer
 from daemon.pipeline import Pipeline
 from daemon.recovery import Checkpointer
 from daemon.reload import Reloader
 from daemon.sensor.sensors import Sensors
 from daemon.sources import Sources
-from daemon.store import Store
+from daemon.store.outbox import Backlog
+from daemon.store.store import Store
 from daemon.supervisor import Supervisor
 from daemon.telemetry import Telemetry
-from daemon.wire import RequestError, WireError
 
 EMPTY: Final = Backlog(queued=0, orphaned=0, dead=0, oldest_ns=None)
 

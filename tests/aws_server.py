@@ -12,8 +12,8 @@ from botocore.config import Config
 from control_runner import ACCOUNT, TestedPlane, plane
 
 from config.model import Settings
-from daemon.access import Access
 from daemon.history.recorder import History
+from daemon.http.access import Access
 from daemon.http.aws import endpoint
 from daemon.http.server import Server, application
 

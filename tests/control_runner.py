@@ -29,7 +29,7 @@ from daemon.control.files import take_files
 from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import Refusal
 from daemon.http.aws.operations import handler_of
-from daemon.store import Store
+from daemon.store.store import Store
 
 START_NS = 1_767_323_100 * NS
 ACCOUNT = Account("123456789012", "eu-west-1")

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.log import Access
-from daemon.wire import NOBODY, RequestError, WireError, connect
+from daemon.log.reader import Access
+from daemon.log.wire import NOBODY, RequestError, WireError, connect
 
 SUBJECTS = ["$aws.things.*.defender.metrics.json", "$aws.things.*.defender.metrics.cbor", "detectd.log.>"]
 UP_WITHIN_S = 20.0

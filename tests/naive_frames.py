@@ -1,11 +1,11 @@
-"""The slow, obvious twin of `daemon.frames.split`: whole bytes in, a list of what they say out.
+"""The slow, obvious twin of `daemon.log.frames.split`: whole bytes in, a list of what they say out.
 
 Written from the description of the NATS client protocol and of JetStream's reply subjects, with `bytes` methods.
 """
 
 from actors.entries import classify
 from actors.messages import BACKLOG, COPIED
-from daemon.frames import INBOX_SID, LOG_SID, STRANGE_SID
+from daemon.log.frames import INBOX_SID, LOG_SID, STRANGE_SID
 
 
 class Malformed(Exception):

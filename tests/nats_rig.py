@@ -16,9 +16,9 @@ from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from config.model import Embedded, Log
-from daemon.nats import NatsServer, Pace
-from daemon.server_child import Endpoint
-from daemon.stream_read import Entry, read
+from daemon.log.stream_read import Entry, read
+from daemon.nats.child import Endpoint
+from daemon.nats.server import NatsServer, Pace
 
 SMALL = Log(max_bytes=256 * 1024**2, guard_bytes=64 * 1024**2)
 ANYWHERE = Embedded(mqtt="127.0.0.1:0", sensor=False)

@@ -12,7 +12,7 @@ from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
 from config.address import Address
 from daemon.brokers._base import Entry
 from daemon.clock import Clock, SystemClock
-from daemon.parcel import Form, Parcel, Roll
+from daemon.log.parcel import Form, Parcel, Roll
 from daemon.sensor.door import Anyone, Doorman, Hello, Pass, Refusal
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.upstream import Upstream

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from config.model import NS, AccessKey, Account, Http, Settings
-from daemon.access import Access
+from daemon.http.access import Access
 
 NOW_S: Final = 1_790_000_000
 SECRETS: Final = {"READER": "r-secret", "OPERATOR": "o-secret", "ADMIN": "a-secret"}

@@ -15,7 +15,7 @@ Format = Literal["json", "cbor"]
 
 # One is made per report: a struct that the collector does not follow costs a quarter of a frozen dataclass.
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One report on its way into the log, as `daemon.log` writes it."""
+    """One report on its way into the log, as `daemon.log.reader` writes it."""
 
     subject: str  # detectd.log.report.{bridge}.{token}.{json|cbor}
     payload: bytes

@@ -8,9 +8,9 @@ import structlog
 from actors.events import SUBJECT
 from daemon.brokers._base import Entry, Log
 from daemon.clock import Clock
-from daemon.insist import Insistent
-from daemon.log_window import Refused
-from daemon.parcel import MSG_ID
+from daemon.log.insist import Insistent
+from daemon.log.parcel import MSG_ID
+from daemon.log.window import Refused
 
 RETRY_S: Final = 0.5  # doubles with each failure, up to RETRY_MAX_S; the wait is a random part of it
 RETRY_MAX_S: Final = 30.0

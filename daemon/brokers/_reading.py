@@ -14,7 +14,7 @@ from daemon.brokers._base import Counts, Entry, Feed
 from daemon.brokers._selftest import SelfTest
 from daemon.brokers._tally import SUMMED, Tally
 from daemon.brokers._wire import Arrived
-from daemon.parcel import MSG_ID
+from daemon.log.parcel import MSG_ID
 
 THING_CHARS_MAX: Final = 128  # AWS's limit (spec.md §2.6)
 KNOWN_MAX: Final = 65_536  # topics of which the subject is remembered

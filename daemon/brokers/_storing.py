@@ -20,7 +20,7 @@ from daemon.brokers._selftest import SelfTest
 from daemon.brokers._tally import payloads
 from daemon.brokers._wire import Arrived, Wire
 from daemon.clock import NS
-from daemon.insist import Insistent
+from daemon.log.insist import Insistent
 
 BATCH_MAX: Final = GATHER_MAX
 UNDER_WAY_MAX: Final = 3  # batches on their way to the log

@@ -36,7 +36,7 @@ from daemon.brokers._outlet import Outlet
 from daemon.brokers._tally import Tally, payloads
 from daemon.brokers._told import UNREADABLE, client_id_of, ip_of, past_ns, text_of
 from daemon.clock import Clock, sleep
-from daemon.streams import instant_ns
+from daemon.log.streams import instant_ns
 
 NAME: Final = "cluster"
 CONNECTIONS: Final = "$SYS.ACCOUNT.*.*"  # one subscription, so that the two kinds keep their order

@@ -21,7 +21,7 @@ from config.address import Address, parse_address
 from config.load import load
 from config.model import AccessKey, Http, Settings, Tls
 from config.secret import read_secret
-from daemon.access import ROLES, Role
+from daemon.http.access import ROLES, Role
 from daemon.http.sigv4 import SERVICE
 
 PAGE: Final = 1000

@@ -12,9 +12,9 @@ from config.load import ConfigError, load
 from config.model import Account, Limits, Rules, Settings
 from config.secret import read_secret
 from config.shape import shaped
-from daemon.access import Role
 from daemon.commands._ask import key_for, trusted, url_of
 from daemon.commands.check import meanings
+from daemon.http.access import Role
 from daemon.moving import account, api, files
 from daemon.moving.drafts import Drafts
 from daemon.moving.plan import without

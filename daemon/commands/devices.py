@@ -18,8 +18,8 @@ from config.load import load
 from config.model import Settings
 from config.problem import ConfigError
 from config.secret import read_secret
-from daemon import passwords
-from daemon.devices import FILE, DamagedDevices, Device, change, fingerprint_of, name_flaw, read
+from daemon.devices import passwords
+from daemon.devices.credentials import FILE, DamagedDevices, Device, change, fingerprint_of, name_flaw, read
 
 PEM: Final = b"-----BEGIN CERTIFICATE-----"
 CERTIFICATE_BYTES_MAX: Final = 1024**2

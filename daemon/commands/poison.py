@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Final
 
-from daemon.access import Role
 from daemon.commands._ask import ask
+from daemon.http.access import Role
 
 NEEDS: Final[Mapping[str, Role]] = {"list": "read", "retry": "operate", "drop": "admin"}
 """As daemon/http/poison.py asks for."""

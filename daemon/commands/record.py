@@ -15,12 +15,12 @@ from actors.metrics import kinds
 from config.diff import rules_from_bytes
 from config.load import load
 from config.model import Rules, Settings
-from daemon import rule_pieces
 from daemon.app import STORE
-from daemon.log import Gap, LogReader
+from daemon.log.reader import Gap, LogReader
+from daemon.log.wire import RequestError, WireError
 from daemon.reach import access, control
 from daemon.record import header, lines
-from daemon.wire import RequestError, WireError
+from daemon.store import rule_pieces
 
 
 def record(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from config.merge import merged
 from config.model import NS, Rules
 from daemon.clock import Clock, sleep
 from daemon.control.rules import Con, api_rules
-from daemon.log_window import NotStored
+from daemon.log.window import NotStored
 
 T = TypeVar("T")
 RULES: Final = "rules"  # the key under which the store remembers the digest of the last announced rules

@@ -17,7 +17,7 @@ from config.model import Account, Settings
 from daemon.control import audit
 from daemon.control.arns import arn_of, resource_of
 from daemon.history.recorder import History
-from daemon.store import Store
+from daemon.store.store import Store
 
 T = TypeVar("T")
 Con = sqlite3.Connection

@@ -15,7 +15,7 @@ from daemon.control.announce import Announcer
 from daemon.control.files import refuse_broken, take_files, without_members
 from daemon.control.refusal import InvalidRequestException
 from daemon.control.rules import api_rules
-from daemon.store import Store
+from daemon.store.store import Store
 
 
 class RulesConflict(Exception):

@@ -15,7 +15,7 @@ from actors.router import Routed
 from actors.world import World
 from config.model import Rules
 from daemon.checkpoint import frozen
-from daemon.log import Gap
+from daemon.log.reader import Gap
 
 ReadRange = Callable[[int, int], AsyncIterator[Frames | Gap]]
 Definition = Callable[[str], Awaitable[Rules]]

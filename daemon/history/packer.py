@@ -10,10 +10,10 @@ from functools import partial
 from typing import Final
 
 from config.kinds import ValueField
-from daemon.database import Readers
 from daemon.history import compaction, tables
 from daemon.history.tail import Rows, Tail
-from daemon.writer import StoreClosed, Writer
+from daemon.store.database import Readers
+from daemon.store.writer import StoreClosed, Writer
 
 BYTES_MAX: Final = 16 * 1024**3
 PACK_ROWS: Final = 250_000

@@ -23,7 +23,6 @@ from actors.series import Series
 from actors.world import World
 from config.kinds import ValueField
 from config.model import MS, NS
-from daemon.database import Readers
 from daemon.history import reader, tables
 from daemon.history.behind import Behind, Definition, ReadRange, again, fallen
 from daemon.history.packer import Packer
@@ -32,7 +31,8 @@ from daemon.history.reader import Columns, Datum, Place, Wanted
 from daemon.history.tables import Expired, HistoryError, Stored
 from daemon.history.tail import Rows
 from daemon.history.waiting import Defined, Item, Reports, Waiting, Windows, prepared
-from daemon.writer import Condition, StoreClosed, Writer, backoff_s
+from daemon.store.database import Readers
+from daemon.store.writer import Condition, StoreClosed, Writer, backoff_s
 
 RETENTION_NS: Final = 14 * 86_400 * NS  # spec.md §11
 GATHER_S: Final = 0.1  # reports of so long share a commit

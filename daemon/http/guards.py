@@ -17,8 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from daemon.access import Access, Denied, Role
 from daemon.control.audit import Actor
+from daemon.http.access import Access, Denied, Role
 from daemon.http.connections import Busy
 
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -87,7 +87,7 @@ def guarded(access: Access, meter: Meter) -> Middleware:
 
 
 def needs(role: Role, *, basic: bool = False) -> Callable[[Handler], Handler]:
-    """A handler behind this answers only who has this role (`daemon/access.py`). `basic`: HTTP Basic will do."""
+    """A handler behind this answers only who has this role (`daemon/http/access.py`). `basic`: HTTP Basic will do."""
 
     def behind(handler: Handler) -> Handler:
         @functools.wraps(handler)

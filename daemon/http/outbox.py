@@ -7,7 +7,7 @@ from aiohttp import web
 
 from actors.delivery import State
 from daemon.http import guards
-from daemon.outbox import Row
+from daemon.store.outbox import Row
 
 LIMIT_MAX: Final = 1000
 

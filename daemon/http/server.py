@@ -8,8 +8,8 @@ from aiohttp import web
 
 from config.address import Address, address_of
 from config.model import Tls
-from daemon.access import Access
 from daemon.http import guards
+from daemon.http.access import Access
 from daemon.http.connections import CONNECTIONS, SHARE, Connections
 
 STOP_S: Final = 5.0

@@ -1,4 +1,4 @@
-"""Who may come in and what they may do there, as a sensor asks it; daemon/doorman.py answers."""
+"""Who may come in and what they may do there, as a sensor asks it; daemon/devices/doorman.py answers."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol

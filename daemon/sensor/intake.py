@@ -17,10 +17,10 @@ import structlog
 
 from actors.messages import U1
 from daemon.clock import Clock
-from daemon.insist import Insistent
-from daemon.log_window import Refused
+from daemon.log.insist import Insistent
+from daemon.log.parcel import WINDOW, Parcel, Roll
+from daemon.log.window import Refused
 from daemon.pace import Pace
-from daemon.parcel import WINDOW, Parcel, Roll
 from daemon.sensor.counts import Counts
 from daemon.sensor.ledger import pause_s
 from daemon.sensor.link import Link
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class Parcels(Protocol):
-    """The log's writer (daemon/log_writer.py)."""
+    """The log's writer (daemon/log/writer.py)."""
 
     def parcel(self, roll: Roll, size: int) -> Parcel: ...
     async def append_parcel(self, parcel: Parcel) -> None: ...

@@ -13,8 +13,8 @@ from actors.events import SUBJECT, Event
 from daemon.brokers._base import Entry, Log
 from daemon.brokers._tally import payloads
 from daemon.clock import NS, Clock
-from daemon.insist import Insistent
-from daemon.parcel import MSG_ID
+from daemon.log.insist import Insistent
+from daemon.log.parcel import MSG_ID
 from daemon.sensor.counts import Counts
 
 RETRY_S: Final = 0.1  # doubles with each failure, up to RETRY_MAX_S

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, types
 
 from actors.messages import I4, I8, U1
-from daemon.parcel import HEAD_BYTES, Parcel, put_publish, write_rows
+from daemon.log.parcel import HEAD_BYTES, Parcel, put_publish, write_rows
 from daemon.sensor.packets import END, PACKET_ID, READ_ONLY, REPORT, SIZE, START, TEXT, TEXT_LEN
 
 PUBACK: Final = b"\x40\x02"  # and a packet id: MQTT 3.1.1

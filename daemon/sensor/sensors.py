@@ -13,11 +13,11 @@ from actors.events import EMBEDDED
 from config.address import Address, address_of
 from config.model import Embedded, Settings, Tls
 from config.model import Sensor as Options
-from daemon.broker_conf import PUBLISH_DENIED
 from daemon.brokers._where import PORTS
 from daemon.clock import Clock
 from daemon.host import LogHost
-from daemon.nats import NatsServer
+from daemon.nats.conf import PUBLISH_DENIED
+from daemon.nats.server import NatsServer
 from daemon.sensor import tls as contexts
 from daemon.sensor.denied import own_refusals
 from daemon.sensor.door import Doorman

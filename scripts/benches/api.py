@@ -22,7 +22,7 @@ import throughput
 import uvloop
 from log_server import LogServer
 
-from daemon.schema import migrate
+from daemon.store.schema import migrate
 
 THINGS: Final = 10_000
 PROFILES: Final = 20

@@ -23,7 +23,7 @@ from config.model import Bridge
 from daemon.brokers._base import Source, Surroundings
 from daemon.brokers.mqtt import MqttBridge, build
 from daemon.clock import SystemClock
-from daemon.log import LogWriter
+from daemon.log.reader import LogWriter
 
 ROUNDS: Final = 3
 THINGS: Final = 20

@@ -18,7 +18,7 @@ import uvloop
 from log_server import LogServer
 from nats.aio.client import Client
 
-from daemon.log import Entry, Gap, LogReader, LogWriter
+from daemon.log.reader import Entry, Gap, LogReader, LogWriter
 
 PAYLOAD_BYTES = 1000
 THINGS = 10_000

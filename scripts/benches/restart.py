@@ -17,7 +17,7 @@ import settings
 
 from actors.metrics import kinds
 from config.load import load
-from daemon.log import Gap, LogReader
+from daemon.log.reader import Gap, LogReader
 from daemon.reach import access
 
 REPORTS: Final = 2 * fleet.THINGS  # 10 minutes' worth

@@ -18,7 +18,7 @@ import settings
 import uvloop
 from log_server import LogServer
 
-from daemon.log import Entry, LogWriter
+from daemon.log.reader import Entry, LogWriter
 
 ROUNDS: Final = 3
 WRONG_SHARE: Final = 0.002

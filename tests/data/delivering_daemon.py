@@ -12,9 +12,9 @@ from transitions import raised
 
 from config.model import Receivers, Webhook
 from daemon.clock import SystemClock
-from daemon.dispatch import Dispatch
+from daemon.delivery.dispatch import Dispatch
 from daemon.notifiers import client_session
-from daemon.store import Store
+from daemon.store.store import Store
 
 
 async def main(database: str, url: str, *things: str) -> None:

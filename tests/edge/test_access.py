@@ -11,8 +11,8 @@ from signing import NOW_S, SECRETS, settings, signed
 
 from config.load import ConfigError
 from config.model import NS, AccessKey, Http, Settings
-from daemon.access import ADDRESSES_MAX, FAILURES_MAX, Access, Denied, Failures, Reason, Role, keys_of, network
 from daemon.control.audit import Actor
+from daemon.http.access import ADDRESSES_MAX, FAILURES_MAX, Access, Denied, Failures, Reason, Role, keys_of, network
 
 URL = "http://detectd.example:8080/things"
 

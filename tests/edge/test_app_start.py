@@ -11,7 +11,7 @@ from actors.metrics import kinds
 from config.load import load
 from daemon.app import App
 from daemon.http import ops
-from daemon.server_child import ServerFailed
+from daemon.nats.child import ServerFailed
 
 SLOW = """#!/bin/sh
 [ "$1" = --version ] && { echo "nats-server: v2.15.1"; exit 0; }

@@ -13,7 +13,7 @@ from mqtt_load import Publisher
 
 from config.model import Bridge
 from daemon.brokers._base import Entry
-from daemon.parcel import MSG_ID
+from daemon.log.parcel import MSG_ID
 
 ROOT = Path(__file__).parents[2]
 TOPIC = "$aws/things/{}/defender/metrics/{}"
@@ -284,7 +284,7 @@ import asyncio, sys
 from bridging import LogDouble, source
 from config.model import Bridge
 from daemon.brokers._base import Entry
-from daemon.parcel import MSG_ID
+from daemon.log.parcel import MSG_ID
 
 async def main():
     log = LogDouble()

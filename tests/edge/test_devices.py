@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daemon import devices, passwords
 from daemon.clock import VirtualClock
-from daemon.devices import FILE, LOOK_S, DamagedDevices, Device, DevicesFile, change, read
-from daemon.passwords import Cost, is_right
+from daemon.devices import credentials, passwords
+from daemon.devices.credentials import FILE, LOOK_S, DamagedDevices, Device, DevicesFile, change, read
+from daemon.devices.passwords import Cost, is_right
 
 REVOKED = Device(revoked=True, changed=1)
 
@@ -109,7 +109,7 @@ def test_what_would_damage_the_file_is_not_written(tmp_path):
 
 def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
     put(tmp_path, "t1", REVOKED)
-    monkeypatch.setattr(devices, "BYTES_MAX", 50)
+    monkeypatch.setattr(credentials, "BYTES_MAX", 50)
     with pytest.raises(DamagedDevices, match="larger than"):
         read(tmp_path / FILE)
 
@@ -117,7 +117,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
 def test_a_file_that_would_be_too_large_is_not_written(tmp_path, monkeypatch):
     put(tmp_path, "t1", REVOKED)
     before = (tmp_path / FILE).read_bytes()
-    monkeypatch.setattr(devices, "BYTES_MAX", len(before) + 10)
+    monkeypatch.setattr(credentials, "BYTES_MAX", len(before) + 10)
     with pytest.raises(DamagedDevices, match="would be larger"):
         put(tmp_path, "t2", REVOKED)
     assert (tmp_path / FILE).read_bytes() == before
@@ -232,7 +232,7 @@ def test_neither_the_file_nor_a_device_shows_a_hash(tmp_path):
 def test_a_file_that_is_gone_at_the_start_is_an_error_where_there_was_one(tmp_path: Path, by: str) -> None:
     put(tmp_path, "t1", REVOKED)
     if by == "a backup":  # it brings the file alone: the daemon has seen it since
-        (tmp_path / devices.LOCK).unlink()
+        (tmp_path / credentials.LOCK).unlink()
         DevicesFile(tmp_path)
     (tmp_path / FILE).unlink()
     with pytest.raises(DamagedDevices, match=r"it is gone; the devices' credentials are in it"):

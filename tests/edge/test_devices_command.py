@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from config.model import Settings
 from daemon.__main__ import main
-from daemon.devices import FILE, fingerprint_of, read
-from daemon.passwords import CHOSEN, GENERATED, is_right
+from daemon.devices.credentials import FILE, fingerprint_of, read
+from daemon.devices.passwords import CHOSEN, GENERATED, is_right
 
 
 @pytest.fixture

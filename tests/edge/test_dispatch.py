@@ -15,10 +15,10 @@ from actors.delivery import FAILURES_MAX, Delivered, Disabled, Outcome, Reason, 
 from actors.notice import Notice
 from config.model import NS, Receivers, Webhook
 from daemon.clock import VirtualClock
-from daemon.courier import UNMARKED_MAX
-from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
+from daemon.delivery.courier import UNMARKED_MAX
+from daemon.delivery.dispatch import Crashed, Died, Dispatch, Failed, News, Plan, Sent, Switched
 from daemon.notifiers import ReceiverError
-from daemon.store import Store
+from daemon.store.store import Store
 
 DOWN = Retry(Reason.UNREACHABLE, "Connection refused")
 

@@ -21,10 +21,10 @@ from actors.events import EMBEDDED, SUBJECT, Event, packed
 from actors.series import Series
 from actors.world import World
 from config.model import NS, Bridge, MetricsExportConfig, MetricToRetain, Rules, SecurityProfile
-from daemon import export
 from daemon.clock import VirtualClock
-from daemon.export import Exporter
-from daemon.exported import Destination
+from daemon.export import exporter
+from daemon.export.exporter import Exporter
+from daemon.export.selection import Destination
 
 OUT, SENT, AWAY = "aws:all-bytes-out", "aws:num-messages-sent", "aws:disconnect-duration"
 ROLE = "arn:aws:iam::123456789012:role/export"
@@ -197,7 +197,7 @@ async def test_a_refused_topic_is_said_once_a_change_of_rules() -> None:
 
 
 async def test_what_is_held_has_a_bound_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "HELD_BYTES_MAX", 1000)
+    monkeypatch.setattr(exporter, "HELD_BYTES_MAX", 1000)
     async with at_work(exporting(SENT)) as rig:
         rig.exporter(KEY, [window(*range(100))])
         await rig.exporter.flush()
@@ -209,7 +209,7 @@ async def test_what_is_held_has_a_bound_and_the_rest_is_counted(monkeypatch: pyt
 
 
 async def test_what_waits_to_be_spelled_has_a_bound_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "WAITING_MAX", 10)
+    monkeypatch.setattr(exporter, "WAITING_MAX", 10)
     rig = Rig(rules(exporting(SENT)))  # nobody spells
     rig.exporter.begin(0, rig.world)
     for position in range(1, 5):
@@ -241,7 +241,7 @@ async def test_a_bug_costs_its_batch_and_nothing_else(monkeypatch: pytest.Monkey
 
     async with at_work(exporting(OUT, SENT)) as rig:
         with monkeypatch.context() as patch, capture_logs() as lines:
-            patch.setattr(export, "entries_of_reports", broken)
+            patch.setattr(exporter, "entries_of_reports", broken)
             rig.hear(report("p1", 0, bytes_out=7))
             await rig.spelled()
         rig.exporter(KEY, [window(1)])

@@ -14,10 +14,10 @@ from nats_rig import SMALL, Device, Rig, body, connect, device, entries, number_
 
 from config.model import NS
 from daemon.clock import SystemClock, VirtualClock
-from daemon.guard import BARRIER_SUBJECT, FIRST_TIME, MARK_SUBJECT, Placed, last_mark, reconcile, settle
-from daemon.nats import Pace
-from daemon.stream_read import Entry
-from daemon.streams import GUARD, LogIdentity, api, ensure
+from daemon.log.stream_read import Entry
+from daemon.log.streams import GUARD, LogIdentity, api, ensure
+from daemon.nats.guard import BARRIER_SUBJECT, FIRST_TIME, MARK_SUBJECT, Placed, last_mark, reconcile, settle
+from daemon.nats.server import Pace
 
 NO_MARKS = Pace(mark_s=1e9)  # the tests lay their own
 

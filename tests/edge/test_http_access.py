@@ -16,12 +16,12 @@ from yarl import URL
 
 from actors.delivery import State
 from config.model import NS, Settings
-from daemon.access import Access, keys_of
 from daemon.control import audit as trail
 from daemon.http import audit, guards, ops, outbox, poison
+from daemon.http.access import Access, keys_of
 from daemon.http.server import Server, application
-from daemon.outbox import Row
-from daemon.store import Store
+from daemon.store.outbox import Row
+from daemon.store.store import Store
 from daemon.telemetry import Telemetry
 
 

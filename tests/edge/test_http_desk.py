@@ -12,7 +12,7 @@ from open_server import opened
 
 from actors.delivery import State
 from daemon.http import guards, outbox, poison
-from daemon.outbox import Row
+from daemon.store.outbox import Row
 from daemon.telemetry import Telemetry
 
 

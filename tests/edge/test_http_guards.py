@@ -14,8 +14,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from signing import open_access, settings
 
-from daemon.access import Access
 from daemon.http import guards
+from daemon.http.access import Access
 from daemon.http.server import Server, application
 
 

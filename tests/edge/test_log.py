@@ -9,9 +9,9 @@ import pytest
 from log_server import LogServer
 
 from actors.messages import BACKLOG, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON, Frames
-from daemon import log_session as reading
-from daemon import log_writer as writing
-from daemon.log import (
+from daemon.log import session as reading
+from daemon.log import writer as writing
+from daemon.log.reader import (
     Access,
     Entry,
     Gap,
@@ -23,7 +23,7 @@ from daemon.log import (
     RequestError,
     WireError,
 )
-from daemon.wire import Message, connect, publish
+from daemon.log.wire import Message, connect, publish
 
 WITHIN_S = 20.0
 REPORT = "$aws.things.p1.defender.metrics.json"

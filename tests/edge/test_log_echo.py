@@ -12,11 +12,11 @@ import pytest
 from log_server import LogServer
 
 from actors.messages import Frames
-from daemon.echo import Echo
-from daemon.log import Gap, LogReader
-from daemon.log_writer import Entry, LogWriter
-from daemon.parcel import MSG_ID
-from daemon.streams import REPORTS
+from daemon.log.echo import Echo
+from daemon.log.parcel import MSG_ID
+from daemon.log.reader import Gap, LogReader
+from daemon.log.streams import REPORTS
+from daemon.log.writer import Entry, LogWriter
 
 REPORT = "$aws.things.p1.defender.metrics.json"
 WITHIN_S = 30.0

@@ -11,8 +11,8 @@ import trustme
 import uvloop
 from log_server import LogServer
 
-from daemon import log_session as reading
-from daemon.log import Access, Entry, Gap, LogReader, LogWriter, WireError
+from daemon.log import session as reading
+from daemon.log.reader import Access, Entry, Gap, LogReader, LogWriter, WireError
 
 REPORT = "$aws.things.p1.defender.metrics.json"
 WITHIN_S = 30.0

@@ -23,8 +23,8 @@ from daemon.brokers._base import Entry
 from daemon.brokers._log_file import FileTotals, LogFile
 from daemon.brokers._outlet import Outlet
 from daemon.clock import NS, SystemClock, VirtualClock
-from daemon.log import Gap
-from daemon.parcel import MSG_ID
+from daemon.log.parcel import MSG_ID
+from daemon.log.reader import Gap
 
 NOW_NS = 1_795_664_999 * NS
 AT = 1_795_664_879

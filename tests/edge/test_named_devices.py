@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from nats_rig import body, device, number_of, running, topic
 
-from daemon.broker_conf import PUBLISH_DENIED, SUBSCRIBE_DENIED
-from daemon.named_devices import NamedDevices
+from daemon.nats.conf import PUBLISH_DENIED, SUBSCRIBE_DENIED
+from daemon.nats.named_devices import NamedDevices
 
 AGENT = (
     "?SDK=IoTDeviceSDK/Python&Platform=Unix&Metadata=(CRTVersion=0.36.1;IoTSDKVersion=1.31.0;"

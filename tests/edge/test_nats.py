@@ -19,11 +19,11 @@ from nats_rig import ANYWHERE, DEADLINE_S, SMALL, Device, Events, body, device, 
 
 from config.model import Embedded, Tls
 from daemon.lock import DirectoryInUse, hold
-from daemon.nats import NatsServer
-from daemon.process import Process, identify
-from daemon.server_child import PortTaken, ServerChild, ServerFailed
-from daemon.server_state import read_running, write_running
-from daemon.streams import ensure
+from daemon.log.streams import ensure
+from daemon.nats.child import PortTaken, ServerChild, ServerFailed
+from daemon.nats.process import Process, identify
+from daemon.nats.server import NatsServer
+from daemon.nats.state import read_running, write_running
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,8 @@ DAEMON = """
 import asyncio, json, sys
 from pathlib import Path
 from nats_rig import ANYWHERE, SMALL
-from daemon.nats import NatsServer
-from daemon.server_child import ServerChild
+from daemon.nats.server import NatsServer
+from daemon.nats.child import ServerChild
 
 async def opened(folder):
     endpoint = await NatsServer(ANYWHERE, SMALL, folder, lambda kind, fields: None).start()

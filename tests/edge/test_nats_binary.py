@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from config.model import Tls
-from daemon.broker_conf import BrokerConf, Password, render
-from daemon.server_binary import NoServer, find_binary
+from daemon.nats.binary import NoServer, find_binary
+from daemon.nats.conf import BrokerConf, Password, render
 
 
 def program(folder: Path, says: str) -> Path:
@@ -36,8 +36,8 @@ def test_an_old_or_broken_one_gives_way_to_the_wheel(
 def test_without_any_the_error_says_what_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = program(tmp_path, "echo nats-server: v2.9.1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("daemon.server_binary._in_wheel", lambda: None)
-    monkeypatch.setattr("daemon.server_binary._beside_python", lambda: None)
+    monkeypatch.setattr("daemon.nats.binary._in_wheel", lambda: None)
+    monkeypatch.setattr("daemon.nats.binary._beside_python", lambda: None)
     with pytest.raises(NoServer, match=rf"2\.12 or newer: {own} is 2\.9\.1"):
         find_binary()
 

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats_rig import ANYWHERE, DEADLINE_S, SMALL, Rig, body, device, number_of, running, topic, until
 
 from config.model import Tls
-from daemon.streams import GUARD, api
+from daemon.log.streams import GUARD, api
 
 
 @pytest.fixture

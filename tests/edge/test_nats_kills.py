@@ -17,9 +17,9 @@ from mqtt_load import Publisher
 from nats_rig import Rig, body, number_of, running, topic, until
 
 from config.model import Log
-from daemon.guard import FIRST_TIME
-from daemon.nats import Pace
-from daemon.stream_read import Entry
+from daemon.log.stream_read import Entry
+from daemon.nats.guard import FIRST_TIME
+from daemon.nats.server import Pace
 
 PUBLISHERS = 8
 WINDOW = 60  # × 8 publishers = 480 in flight

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from nats_rig import body, device, number_of, running, topic
 
-from daemon.process import Process
-from daemon.server_binary import find_binary
+from daemon.nats.binary import find_binary
+from daemon.nats.process import Process
 
 
 async def test_a_server_that_was_never_noted_is_ended_and_the_log_goes_on(tmp_path: Path) -> None:

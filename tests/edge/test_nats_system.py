@@ -25,9 +25,9 @@ from daemon.brokers._outlet import Outlet
 from daemon.brokers._tally import Tally
 from daemon.brokers.nats_system import SESSIONS_MAX, Advisories, NatsSystem, SystemTotals
 from daemon.clock import SystemClock
-from daemon.log_window import Refused
-from daemon.log_writer import LogWriter
-from daemon.server_binary import find_binary
+from daemon.log.window import Refused
+from daemon.log.writer import LogWriter
+from daemon.nats.binary import find_binary
 from daemon.sources import Sources
 from daemon.telemetry import Telemetry
 

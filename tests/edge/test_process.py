@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.process import Process
+from daemon.nats.process import Process
 
 
 @pytest.mark.parametrize("steps", range(8))

@@ -8,8 +8,8 @@ import pytest
 
 from config.diff import digest_of, rules_bytes
 from config.model import Fleet, Group, Rules
-from daemon import rule_pieces
-from daemon.schema import migrate
+from daemon.store import rule_pieces
+from daemon.store.schema import migrate
 
 
 @pytest.fixture

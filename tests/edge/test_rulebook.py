@@ -17,8 +17,8 @@ from config.model import NS, CustomMetric, Rules, SecurityProfile, Settings
 from daemon.control.announce import Announcer
 from daemon.control.definitions import metric_body, profile_body
 from daemon.control.rulebook import Rulebook, RulesConflict
-from daemon.log_window import NotStored
-from daemon.store import Store
+from daemon.log.window import NotStored
+from daemon.store.store import Store
 
 START_NS = 1_767_323_100 * NS
 PORTS = {

@@ -19,15 +19,15 @@ from actors.controls import RESUMED, Pause
 from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, unpacked
 from actors.topics import subject_of_topic
 from config.model import Broker, Embedded, Settings
-from daemon.broker_conf import PUBLISH_DENIED
 from daemon.clock import SystemClock
 from daemon.host import LogHost, open_host
-from daemon.log import Gap
+from daemon.log.reader import Gap
+from daemon.log.streams import GUARD, api
+from daemon.nats.conf import PUBLISH_DENIED
+from daemon.nats.state import read_keys
 from daemon.sensor.denied import own_refusals
 from daemon.sensor.sensor import Sensor
 from daemon.sensor.sensors import Sensors
-from daemon.server_state import read_keys
-from daemon.streams import GUARD, api
 from daemon.telemetry import Telemetry
 
 CONNACK = b"\x20\2\0\0"

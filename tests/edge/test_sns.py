@@ -20,12 +20,12 @@ from actors.delivery import Reason, Retry, State
 from actors.notice import Notice, message
 from config.model import AlertTarget, AwsOut, MetricValue, Receivers, Rules, SecurityProfile, Topic, Webhook
 from daemon.clock import VirtualClock
-from daemon.dispatch import Crashed, Died, Dispatch, Failed, News, Sent
+from daemon.delivery.dispatch import Crashed, Died, Dispatch, Failed, News, Sent
 from daemon.notifiers import client_session
 from daemon.notifiers._aws import AGAIN_S, KEPT_S, Chain, NoCredentials
 from daemon.notifiers._base import Delivered, Tools
 from daemon.notifiers.sns import SnsNotifier
-from daemon.store import Store
+from daemon.store.store import Store
 
 ARN = "arn:aws:sns:eu-west-1:123456789012:"
 ALARMS, OTHERS = ARN + "alarms", ARN + "others"

@@ -13,12 +13,12 @@ from actors.delivery import State
 from actors.effects import Transition
 from actors.notice import Notice
 from config.model import NS, MetricValue
-from daemon import violation_lists
-from daemon.outbox import Backlog, Mark, queued_of_thing
-from daemon.outbox import mark as write_marks
-from daemon.store import POISON_MAX, Store, StoreError
-from daemon.violation_lists import ViolationEvent, Wanted
-from daemon.writer import StoreClosed
+from daemon.store import lists
+from daemon.store.lists import ViolationEvent, Wanted
+from daemon.store.outbox import Backlog, Mark, queued_of_thing
+from daemon.store.outbox import mark as write_marks
+from daemon.store.store import POISON_MAX, Store, StoreError
+from daemon.store.writer import StoreClosed
 
 NOW_NS = START_NS + 40 * NS
 
@@ -37,7 +37,7 @@ async def open_store(folder: Path, clock: Callable[[], int] = lambda: NOW_NS) ->
 
 
 async def events_of(store: Store, since_ns: int, until_ns: int) -> list[ViolationEvent]:
-    found, _ = await store.read(lambda con: violation_lists.events(con, since_ns, until_ns, Wanted(), None, 250))
+    found, _ = await store.read(lambda con: lists.events(con, since_ns, until_ns, Wanted(), None, 250))
     return found
 
 

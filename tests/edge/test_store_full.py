@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from transitions import START_NS, raised
 
-from daemon.store import Store
-from daemon.writer import Condition, StoreClosed
+from daemon.store.store import Store
+from daemon.store.writer import Condition, StoreClosed
 
 Heard = list[tuple[Condition, str]]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import database
-from daemon.store import Store
-from daemon.writer import StoreClosed
+from daemon.store import database
+from daemon.store.store import Store
+from daemon.store.writer import StoreClosed
 
 LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT sum(i) FROM n"
 

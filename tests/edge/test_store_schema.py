@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transitions import START_NS
 
-from daemon.schema import MIGRATIONS, Migration, SchemaError, migrate
-from daemon.store import Store, StoreError
+from daemon.store.schema import MIGRATIONS, Migration, SchemaError, migrate
+from daemon.store.store import Store, StoreError
 
 FIRST = Migration("first", ("CREATE TABLE a (x)",))
 SECOND = Migration("second", ("INSERT INTO a VALUES (1)", "CREATE TABLE b (y)"))

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats_rig import SMALL, Rig, body, connect, device, number_of, running, topic, until
 
-from daemon.streams import GUARD, IDENTITY_KEY, JetStreamError, api, ensure
+from daemon.log.streams import GUARD, IDENTITY_KEY, JetStreamError, api, ensure
 
 
 @pytest.fixture

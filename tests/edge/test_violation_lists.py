@@ -10,9 +10,9 @@ import pytest
 from transitions import START_NS, behavior, cleared, raised, violation_id
 
 from config.model import NS, Criteria, MlDetectionConfig, StatisticalThreshold
-from daemon import violation_lists
-from daemon.store import Store
-from daemon.violation_lists import SCAN_MAX, EventPlace, ViolationEvent, Wanted, active, events
+from daemon.store import lists
+from daemon.store.lists import SCAN_MAX, EventPlace, ViolationEvent, Wanted, active, events
+from daemon.store.store import Store
 
 UNTIL_NS = 2 * START_NS
 
@@ -126,7 +126,7 @@ async def test_a_filter_that_nothing_passes_looks_at_a_bounded_number_of_rows_an
 
 
 async def test_a_short_page_says_where_the_next_one_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(violation_lists, "SCAN_MAX", 4)
+    monkeypatch.setattr(lists, "SCAN_MAX", 4)
     await store.commit([raised(f"t{n}", time_ns=START_NS + n * NS) for n in range(10)])
     await store.write(lambda con: con.execute("UPDATE events SET criteria_type = 'STATISTICAL' WHERE thing <> 't1'"))
     seen, pages, place = [], 0, None
@@ -151,7 +151,7 @@ async def test_a_short_page_says_where_the_next_one_goes_on(store: Store, monkey
     ],
 )
 async def test_every_filter_walks_an_index_in_its_order(store: Store, wanted: dict[str, Any], index: str) -> None:
-    scan, values = violation_lists._event_scan(0, UNTIL_NS, Wanted(**wanted), EventPlace(START_NS, 7))
+    scan, values = lists._event_scan(0, UNTIL_NS, Wanted(**wanted), EventPlace(START_NS, 7))
     plan = await store.read(lambda con: con.execute(f"EXPLAIN QUERY PLAN {scan}", values).fetchall())
     assert [row[3].split(" (")[0].replace("COVERING ", "") for row in plan] == [f"SEARCH events USING INDEX {index}"], (
         plan
@@ -177,7 +177,7 @@ async def test_a_page_looks_up_its_own_events_and_nothing_else(store: Store) -> 
 
 @pytest.mark.parametrize(("wanted", "index"), [({}, "violations_open"), ({"thing": "t1"}, "violations_open_of_thing")])
 async def test_open_violations_walk_an_index_too(store: Store, wanted: dict[str, Any], index: str) -> None:
-    scan, values = violation_lists._active_scan(Wanted(**wanted), None)
+    scan, values = lists._active_scan(Wanted(**wanted), None)
     plan = await store.read(lambda con: con.execute(f"EXPLAIN QUERY PLAN {scan}", values).fetchall())
     assert plan[0][3].startswith(f"SEARCH violations USING INDEX {index}"), plan
     assert not [row for row in plan if "TEMP B-TREE FOR ORDER BY" in row[3]], plan

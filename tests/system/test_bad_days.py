@@ -13,8 +13,8 @@ import pytest
 from mqtt_load import Publisher
 from system_tools import DETECTD, PORTS, Daemon, Hooks, free_port, profile, report, send, serving, topic, until, write
 
-from daemon.broker_conf import DAEMON_USER
-from daemon.server_state import read_keys
+from daemon.nats.conf import DAEMON_USER
+from daemon.nats.state import read_keys
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 

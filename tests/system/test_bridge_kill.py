@@ -21,8 +21,8 @@ from mqtt_load import Gated
 from nats_rig import entries
 from system_tools import PORTS, Daemon, Hooks, profile, report, serving, topic, until, write
 
-from daemon.broker_conf import DAEMON_USER
-from daemon.server_state import read_keys
+from daemon.nats.conf import DAEMON_USER
+from daemon.nats.state import read_keys
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 

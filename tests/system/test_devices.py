@@ -32,7 +32,7 @@ from system_tools import (
 )
 
 from actors.events import CLIENT, COUNT, KIND, KINDS, SUBJECT, TOPIC, Packed
-from daemon.devices import FILE
+from daemon.devices.credentials import FILE
 
 pytestmark = pytest.mark.system
 

@@ -19,8 +19,8 @@ from system_tools import Daemon, device, report, send, serving, until, write
 
 from daemon import app as daemon_app
 from daemon.app import App
-from daemon.export import Exporter
-from daemon.exported import exports_of
+from daemon.export.exporter import Exporter
+from daemon.export.selection import exports_of
 
 pytestmark = pytest.mark.system
 

@@ -31,8 +31,8 @@ from system_tools import (
     write,
 )
 
-from daemon.broker_conf import DAEMON_USER
-from daemon.server_state import read_keys
+from daemon.nats.conf import DAEMON_USER
+from daemon.nats.state import read_keys
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

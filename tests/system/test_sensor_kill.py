@@ -15,8 +15,8 @@ from nats_rig import entries
 from system_tools import Daemon, Hooks, device, profile, report, serving, topic, until, write
 
 from actors.events import CLIENT, COUNT, KIND, PUBLISHED, SUBJECT, unpacked
-from daemon.broker_conf import DAEMON_USER
-from daemon.server_state import read_keys
+from daemon.nats.conf import DAEMON_USER
+from daemon.nats.state import read_keys
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 

@@ -8,7 +8,7 @@ from actors import replies
 from actors.entries import frames_of
 from actors.messages import BRIDGED, NAME_ENCODED, REPORT_JSON
 from daemon.accepted import accepted_all
-from daemon.wire import publish_all
+from daemon.log.wire import publish_all
 
 names = st.sampled_from(["p1", "a:b_c-d", "x" * 128, "p 1~", 'a"b', "a\\b", "größe", "a//b", "a%20b", "\x7f", "p"])
 subjects = st.one_of(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.notice import Notice
-from daemon.lanes import Lanes
+from daemon.delivery.lanes import Lanes
 
 
 def notice(row_id: int, thing: str = "a", due_ns: int = 0) -> Notice:

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from config.model import Client, Devices, Embedded, Tls
-from daemon import passwords
 from daemon.clock import VirtualClock
-from daemon.devices import Device, DevicesFile, credentials_of, fingerprint_of
-from daemon.doorman import OTHERS, Door, Doorman, Pass, Reason, door_of, thing_in
-from daemon.logins import FAILURES_PER_USER, Logins
-from daemon.passwords import Cost
+from daemon.devices import passwords
+from daemon.devices.credentials import Device, DevicesFile, credentials_of, fingerprint_of
+from daemon.devices.doorman import OTHERS, Door, Doorman, Pass, Reason, door_of, thing_in
+from daemon.devices.logins import FAILURES_PER_USER, Logins
+from daemon.devices.passwords import Cost
 from daemon.sensor.door import Hello, Refusal
 
 NEAR = Door(checks=True, must_show=False)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from config.model import NS
-from daemon.access import network
-from daemon.logins import (
+from daemon.devices.logins import (
     AT_ONCE,
     FAILURES_PER_NETWORK,
     FAILURES_PER_USER,
@@ -16,7 +15,8 @@ from daemon.logins import (
     Login,
     Logins,
 )
-from daemon.passwords import Cost, Hash
+from daemon.devices.passwords import Cost, Hash
+from daemon.http.access import network
 
 KEPT = Hash(Cost(1), b"s" * 16, b"d" * 32)
 OTHER = Hash(Cost(1), b"t" * 16, b"d" * 32)
@@ -192,7 +192,7 @@ async def test_it_shows_no_password(checks, time):
 
 
 async def test_failures_of_very_many_addresses_are_bounded_and_counted(checks, time, monkeypatch):
-    monkeypatch.setattr("daemon.logins.ADDRESSES_MAX", 4)
+    monkeypatch.setattr("daemon.devices.logins.ADDRESSES_MAX", 4)
     logins = Logins(time, is_right=checks)
     for n in range(6):
         await logins.judge("u", b"wrong", KEPT, f"198.51.100.{n}")

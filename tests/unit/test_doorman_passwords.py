@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemon import passwords
-from daemon.passwords import CHOSEN, GENERATED, Cost, Hash, decoy, generated, hashed, is_right, parsed
+from daemon.devices import passwords
+from daemon.devices.passwords import CHOSEN, GENERATED, Cost, Hash, decoy, generated, hashed, is_right, parsed
 
 QUICK = Cost(4)
 

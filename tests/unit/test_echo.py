@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.echo import Echo
-from daemon.frames import STRANGE_SID
-from daemon.log_writer import Entry
-from daemon.parcel import Form, Parcel, Roll
+from daemon.log.echo import Echo
+from daemon.log.frames import STRANGE_SID
+from daemon.log.parcel import Form, Parcel, Roll
+from daemon.log.writer import Entry
 
 
 class Wire:

@@ -31,7 +31,7 @@ from config.model import (
     Tag,
 )
 from config.problem import Place
-from daemon.export_entries import (
+from daemon.export.entries import (
     MESSAGE_BYTES_MAX,
     Batches,
     Entry,
@@ -39,7 +39,7 @@ from daemon.export_entries import (
     entries_of_turns,
     entries_of_windows,
 )
-from daemon.exported import Destination, exports_of
+from daemon.export.selection import Destination, exports_of
 
 OUT, TCP = "aws:all-bytes-out", "aws:listening-tcp-ports"
 SENT, SIZE = "aws:num-messages-sent", "aws:message-byte-size"

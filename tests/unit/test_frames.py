@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from actors.entries import classify, frames_of
 from actors.messages import BACKLOG, BRIDGED, CONTROL, COPIED, NAME_ENCODED, REPORT_CBOR, REPORT_JSON
-from daemon import frames
-from daemon.frames import (
+from daemon.log import frames
+from daemon.log.frames import (
     BODY_LEN,
     BODY_OFF,
     BROKEN,
@@ -42,7 +42,7 @@ from daemon.frames import (
     TIMED,
     split,
 )
-from daemon.sheet import Sheet
+from daemon.log.sheet import Sheet
 
 NAMES = {STATUS: "status", MESSAGE: "message"}
 

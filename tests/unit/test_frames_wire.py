@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.messages import Frames
-from daemon import wire as wires
-from daemon.frames import LOG_SID
-from daemon.wire import Message, Wire, WireError, publish
+from daemon.log import wire as wires
+from daemon.log.frames import LOG_SID
+from daemon.log.wire import Message, Wire, WireError, publish
 
 SMALL = 4096
 

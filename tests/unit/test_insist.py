@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from daemon.brokers._base import Entry
 from daemon.clock import VirtualClock
-from daemon.insist import Insistent
+from daemon.log.insist import Insistent
 
 ENTRIES = [Entry("a", b"1"), Entry("a", b"2")]
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from naive_mqtt import publish
 
 from actors.messages import REPORT_JSON
-from daemon.log_writer import Entry
-from daemon.parcel import HEAD_BYTES, MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, size_of
+from daemon.log.parcel import HEAD_BYTES, MSG_ID, WINDOW, WINDOW_BITS, Form, Parcel, Roll, size_of
+from daemon.log.sheet import SHEET_BYTES
+from daemon.log.writer import Entry
 from daemon.sensor.packets import REPORTS
 from daemon.sensor.packing import PUBACK_BYTES, pack, room_for
 from daemon.sensor.stream import Room, Stream, table_of
-from daemon.sheet import SHEET_BYTES
 
 NOW_NS = 1_795_633_982_911_550_973
 

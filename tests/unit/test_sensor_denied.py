@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.broker_conf import PUBLISH_DENIED
+from daemon.nats.conf import PUBLISH_DENIED
 from daemon.sensor.denied import own_refusals
 
 refuses = own_refusals(PUBLISH_DENIED)

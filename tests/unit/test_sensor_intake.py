@@ -9,7 +9,7 @@ from naive_mqtt import publish
 from sensing import LogDouble, until
 
 from daemon.clock import SystemClock
-from daemon.log_window import Refused
+from daemon.log.window import Refused
 from daemon.sensor.counts import Counts
 from daemon.sensor.intake import COST, Intake
 from daemon.sensor.packets import REPORTS

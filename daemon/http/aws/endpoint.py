@@ -15,14 +15,14 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from daemon.access import Denied, Role
 from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import InvalidRequestException, Refusal, ServiceUnavailableException
 from daemon.http import guards
+from daemon.http.access import Denied, Role
 from daemon.http.aws import model, request, route
 from daemon.http.aws.members import Fault
 from daemon.http.aws.operations import Handler, handler_of, handlers
-from daemon.writer import StoreClosed
+from daemon.store.writer import StoreClosed
 
 READS: Final = ("Get", "List", "Describe", "Validate", "Search")
 OPERATES: Final = frozenset(

@@ -7,14 +7,13 @@ import msgspec
 
 from actors import notice
 from config.model import MS, Behavior, MetricValue
-from daemon import violation_lists as lists
-from daemon import violations
 from daemon.control.plane import Call
 from daemon.control.refusal import InvalidRequestException, ResourceNotFoundException
 from daemon.http.aws.members import epoch_seconds
 from daemon.http.aws.paging import page_size, start_of, token_of
-from daemon.violation_lists import ActivePlace, EventPlace, Told, ViolationEvent, Wanted
-from daemon.violations import Con, Violation
+from daemon.store import lists, violations
+from daemon.store.lists import ActivePlace, EventPlace, Told, ViolationEvent, Wanted
+from daemon.store.violations import Con, Violation
 
 Answer = dict[str, Any]
 

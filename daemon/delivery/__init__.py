@@ -1,0 +1,1 @@
+"""From the outbox to the receivers: a courier each, in order per thing, tried again, nothing forgotten."""

@@ -1,0 +1,1 @@
+"""Who devices are: their credentials, and the doormen who ask for them."""
