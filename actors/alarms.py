@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from actors import alarm
 from actors.criteria._base import FAR, Closed, Judge, Run, Slot, Weigher
@@ -19,7 +20,7 @@ from actors.numbers import float_of
 from actors.roster import Roster
 from actors.values import Seen, in_words
 from actors.window import Rows
-from config.model import NS, Behavior, MetricValue
+from config.model import NS, Behavior, Criteria, MetricValue
 
 FIRST: Final = np.zeros(1, np.int32)
 Place = tuple[int, int]  # row, slot
@@ -221,7 +222,7 @@ class Alarms:
         for theirs, own in slots:
             for name in _ARRAYS:
                 getattr(self, name)[rows, own] = getattr(old, name)[sources, theirs]
-            if old._slots[theirs].behavior.criteria != self._slots[own].behavior.criteria:
+            if _criteria(old._slots[theirs].behavior) != _criteria(self._slots[own].behavior):
                 self.streak[rows, own] = 0
         now_at = dict(zip(sources.tolist(), rows.tolist(), strict=True))
         self.openings |= _moved(old.openings, now_at, dict(slots))
@@ -282,3 +283,10 @@ def _consecutive(behavior: Behavior) -> tuple[int, int]:
     criteria = behavior.criteria
     assert criteria is not None
     return criteria.consecutive_datapoints_to_alarm or 1, criteria.consecutive_datapoints_to_clear or 1
+
+
+def _criteria(behavior: Behavior) -> Criteria:
+    """With the defaults written out: to write them out is no edit."""
+    alarm, clear = _consecutive(behavior)
+    assert behavior.criteria is not None
+    return replace(behavior.criteria, consecutive_datapoints_to_alarm=alarm, consecutive_datapoints_to_clear=clear)

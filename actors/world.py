@@ -19,6 +19,7 @@ from actors.group import GroupActor
 from actors.messages import BACKLOG, Downtime, Frames, Moment, Share
 from actors.plan import GroupPlan, Registry, plans
 from actors.router import Routed, Router
+from actors.series import series_of
 from config.kinds import Kinds
 from config.model import Rules
 
@@ -200,4 +201,5 @@ def _matching_slots(old: GroupActor, new: GroupActor) -> list[tuple[int, int]]:
 
 def _measured(slot: Slot) -> tuple[Any, ...]:
     """A custom metric that was made anew with another type is another metric."""
-    return slot.profile, slot.behavior.name, slot.metric.name, slot.metric.value_field, slot.behavior.metric_dimension
+    series = series_of(slot.metric.name, slot.behavior.metric_dimension)  # IN is the same written out or not
+    return slot.profile, slot.behavior.name, series, slot.metric.value_field

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import regex
+
 from config.behaviors import NAME, NAME_RULE, check_behaviors, check_dimension, metrics_of, unknown_metric
 from config.kinds import Kinds, Metric
 from config.model import (
@@ -30,6 +32,7 @@ FILTERS_MAX: Final = 100
 GROUP_DEPTH_MAX: Final = 7
 TAGS_MAX: Final = 50
 
+_PRINTABLE: Final = regex.compile(r"[\p{Graph}\x20]*")  # spec.md §5.1, §6.3
 _VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 
 Found = Iterator[Finding]
@@ -281,7 +284,7 @@ def _tags(tags: Iterable[Tag]) -> Found:
 
 
 def _printable(text: str, length_max: int, member: str) -> Found:
-    if len(text) > length_max or not text.isprintable():
+    if len(text) > length_max or not _PRINTABLE.fullmatch(text):
         yield _at(f"{member} has at most {length_max} characters, all printable", member)
 
 

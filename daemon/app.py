@@ -68,6 +68,7 @@ DRAIN_S: Final = 10.0
 REFRESH_S: Final = 1.0
 LOOK_S: Final = 5.0
 EXPIRE_S: Final = 3600.0
+EXPIRE_FIRST_S: Final = 60.0  # after the start, which has other things to do
 
 log = structlog.get_logger(__name__)
 
@@ -224,8 +225,9 @@ class App:
         self.vitals.watch_counters()
         telemetry.watch_export(self.exporter.counters, self.exporter.batches)
         self.announcer = Announcer(
-            settings.rules, store, self.host.append, self.pipeline.reached, clock, self.dispatch.use_topics
-        )
+            settings.rules, store, self.host.append, self.pipeline.reached, clock,
+            self.dispatch.use_topics, self.history.settled,
+        )  # fmt: skip
         self.rulebook.announcer = self.plane.announcer = self.announcer
         await self.announcer.put(str(self._config))  # files may have changed while we were away: an entry too
 
@@ -292,7 +294,7 @@ class App:
             "checkpoints": self.checkpointer.run(self.pipeline.cut, lambda: self.reloader.settings.checkpoint.every_s),
             "refresh": self._every(REFRESH_S, self._refresh),
             "look": self._every(LOOK_S, self.vitals.look),
-            "expire": self._every(EXPIRE_S, self.expire),
+            "expire": self._every(EXPIRE_S, self.expire, first_s=EXPIRE_FIRST_S),
             "watch": watch.run(),
             "ready": self._keep_ready(),
             "watchdog": self._watchdog(),
@@ -356,10 +358,11 @@ class App:
             if ended:  # none, where those that were missing have cleared meanwhile
                 log.warning("alarms.orphaned", invalidated=len(ended), why=reason)
 
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], first_s: float | None = None) -> None:
+        await sleep(self._clock, seconds if first_s is None else first_s)
         while True:
-            await sleep(self._clock, seconds)
             await work()
+            await sleep(self._clock, seconds)
 
     async def _refresh(self) -> None:
         await self.performer.refresh(self.pipeline.world.actors)

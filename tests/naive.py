@@ -10,7 +10,9 @@ from fractions import Fraction
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from config.model import NS, Behavior, MetricValue, Rules, SecurityProfile
+from msgspec.structs import replace
+
+from config.model import NS, Behavior, Criteria, MetricValue, Rules, SecurityProfile
 
 HOUR = 3600 * NS
 WEEK = 7 * 24 * HOUR
@@ -440,7 +442,7 @@ class Detect:
                 del self.tracks[place][identity]
                 continue
             assert new.criteria is not None and behavior.criteria is not None
-            if new.criteria != behavior.criteria:
+            if judged_by(new) != judged_by(behavior):
                 track.streak = 0
             if window_of(new) != window_of(behavior):
                 track.history, track.open_windows = [], {}
@@ -460,7 +462,19 @@ class Detect:
 
 def measured(rules: Rules, behavior: Behavior) -> tuple[Any, ...]:
     types = {m.metric_name: m.metric_type for m in rules.custom_metrics}
-    return behavior.metric, types.get(behavior.metric or ""), behavior.metric_dimension
+    of = behavior.metric_dimension
+    dimension = of and (of.dimension_name, of.operator or "IN")
+    return behavior.metric, types.get(behavior.metric or ""), dimension
+
+
+def judged_by(behavior: Behavior) -> Criteria:
+    """Written out in full."""
+    assert behavior.criteria is not None
+    return replace(
+        behavior.criteria,
+        consecutive_datapoints_to_alarm=behavior.criteria.consecutive_datapoints_to_alarm or 1,
+        consecutive_datapoints_to_clear=behavior.criteria.consecutive_datapoints_to_clear or 1,
+    )
 
 
 def window_of(behavior: Behavior) -> tuple[Any, ...]:

@@ -42,35 +42,39 @@ class Shelf(Protocol):
 class Announcer:
     """Puts new rules into the log. `files` are the rules of the configuration in force.
 
-    `before` is called with new rules right before they go into the log: whoever must know them first.
+    `before` is called with new rules right before they go into the log: whoever must know them first. `forgotten` waits
+    until values of what is no longer defined are gone.
     """
 
     def __init__(
         self, files: Rules, shelf: Shelf, append: Callable[[str, bytes], Awaitable[int]],
         reached: Callable[[int], Awaitable[None]], clock: Clock,
         before: Callable[[Rules], Awaitable[None]] | None = None,
+        forgotten: Callable[[], Awaitable[object]] | None = None,
     ) -> None:  # fmt: skip
         self.files = files
         self.announced = 0  # entries written
         self._shelf, self._append, self._reached, self._clock = shelf, append, reached, clock
-        self._before = before
+        self._before, self._forgotten = before, forgotten
         self._changed = asyncio.Event()
-        self._deleted: set[str] = set()  # resources, since the last entry
+        self._taken: set[str] = set()  # resources, since the last entry
         self._turn = asyncio.Lock()
 
     def changed(self) -> None:
         """The API has changed the tables."""
         self._changed.set()
 
-    def deleted(self, resource: str) -> None:
-        """The API has deleted a definition."""
-        self._deleted.add(resource)
+    def taken(self, resource: str) -> None:
+        """The API has deleted a definition, or taken something away from it."""
+        self._taken.add(resource)
 
     async def settle(self, resource: str) -> None:
-        """Before a definition is made: where one of that name was just deleted, wait until it is gone."""
-        if resource in self._deleted:
+        """Before something is given to a definition: where something was just taken, wait until it is gone."""
+        if resource in self._taken:
             with contextlib.suppress(NotStored):  # the log is away: the two become one change
                 await self.announce("api")
+                if self._forgotten is not None:
+                    await self._forgotten()
 
     async def run(self) -> None:
         """Announce what the API changes, for ever."""
@@ -97,7 +101,7 @@ class Announcer:
         """As `announce`, without the wait: the entry's position, None where nothing has changed."""
         async with self._turn:
             self.files = self.files if files is None else files
-            self._deleted.clear()
+            self._taken.clear()
             rules = await asyncio.to_thread(merged, self.files, await self._shelf.read(api_rules))
             body = await asyncio.to_thread(rules_bytes, rules)
             digest = digest_of(body)

@@ -25,12 +25,14 @@ Con = sqlite3.Connection
 
 CHANGE_S: Final = 30.0  # then the storage is not taking writes
 DEFINITIONS: Final = ("securityprofile/", "custommetric/", "dimension/")
+TAKE: Final = ("Delete", "Detach", "Update")
+GIVE: Final = ("Create", "Attach", "Update")
 
 
 class Announcing(Protocol):
-    """What is told of definitions that go, and come again (`daemon.control.announce.Announcer`)."""
+    """What is told of definitions that go, in part or whole, and come again (`daemon.control.announce.Announcer`)."""
 
-    def deleted(self, resource: str) -> None: ...
+    def taken(self, resource: str) -> None: ...
     async def settle(self, resource: str) -> None: ...
 
 
@@ -82,7 +84,8 @@ class ControlPlane:
     ) -> T:  # fmt: skip
         """Change the tables, audit row and all. `rules`: it may concern what decides alarms, or who is where.
 
-        A definition that is made again was gone in between, with its alarms and values: that is in force first.
+        What is given back (a definition that is made again, a profile that is attached again or has a behavior again)
+        was gone in between, with its alarms and values: that is in force first (spec.md §3.6).
 
         Raises:
             StoreClosed, TimeoutError: the storage does not take it now; it may do it yet.
@@ -90,7 +93,7 @@ class ControlPlane:
         """
         announcer = self.announcer if resource.startswith(DEFINITIONS) else None
         async with asyncio.timeout(CHANGE_S):
-            if announcer is not None and action.startswith("Create"):
+            if announcer is not None and action.startswith(GIVE):
                 await announcer.settle(resource)
             now_ns = self._clock()
 
@@ -100,8 +103,8 @@ class ControlPlane:
                 return result
 
             result = await self.store.write(work)
-        if announcer is not None and action.startswith("Delete"):
-            announcer.deleted(resource)
+        if announcer is not None and action.startswith(TAKE):
+            announcer.taken(resource)
         if rules:
             self._on_change()
         return result

@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from app_runner import ask, eventually, mqtt, running
 from system_tools import PORTS, Hooks, profile, report, send, serving, write
 
@@ -51,11 +53,47 @@ async def test_a_profile_of_the_api_judges_the_next_report_and_its_end_ends_its_
         assert (await call(iot, "list_active_violations"))["activeViolations"] == []
 
 
-async def test_a_profile_that_is_made_again_at_once_begins_anew(tmp_path: Path) -> None:
+P = {"securityProfileName": "P"}
+AT_ALL = {**P, "securityProfileTargetArn": ALL}
+TAKEN_AND_GIVEN = {
+    "made": (("delete_security_profile", P), ("create_security_profile", {**P, "behaviors": [PORTS]})),
+    "attached": (("detach_security_profile", AT_ALL), ("attach_security_profile", AT_ALL)),
+    "its behavior": (
+        ("update_security_profile", {**P, "deleteBehaviors": True}),
+        ("update_security_profile", {**P, "behaviors": [PORTS]}),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN_AND_GIVEN)
+async def test_what_is_taken_and_given_again_at_once_was_gone_in_between(tmp_path: Path, what: str) -> None:
     async with in_alarm(tmp_path) as (iot, hooks):
-        await call(iot, "delete_security_profile", securityProfileName="P")
-        await make(iot, "P")
+        for operation, params in TAKEN_AND_GIVEN[what]:
+            await call(iot, operation, **params)
         await hooks.seen("t1", "ports", "alarm-invalidated")
+
+
+async def test_a_metric_that_is_made_again_at_once_has_no_values_of_before(tmp_path: Path) -> None:
+    metric = {"metricName": "load", "metricType": "number", "clientRequestToken": "t"}
+    async with running(write(tmp_path, profiles=[], account=ACCOUNT)) as app:
+        iot = client(f"http://{app.address}")
+        await call(iot, "create_custom_metric", **metric)
+        await call(iot, "create_security_profile", **P, additionalMetricsToRetainV2=[{"metric": "load"}])
+        await call(iot, "attach_security_profile", **AT_ALL)
+        await eventually(lambda: has_actors(app, 1))
+        await send(mqtt(app), "t1", report(1) | {"custom_metrics": {"load": [{"number": 7.0}]}})
+
+        async def values() -> int:
+            span = {"startTime": datetime.fromtimestamp(0, UTC), "endTime": datetime.now(UTC) + timedelta(hours=1)}
+            answer = await call(iot, "list_metric_values", thingName="t1", metricName="load", **span)
+            return len(answer["metricDatumList"])
+
+        await eventually(values)
+        await call(iot, "update_security_profile", **P, deleteAdditionalMetricsToRetain=True)
+        await call(iot, "delete_custom_metric", metricName="load")
+        await call(iot, "create_custom_metric", **metric)
+        assert await values() == 0
+        iot.close()
 
 
 async def has_actors(app: Any, count: int) -> bool:

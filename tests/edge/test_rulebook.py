@@ -183,7 +183,7 @@ async def test_a_definition_that_is_made_again_was_gone_in_between(rig: Rig) -> 
     await rig.api(api_metric("load"))
     await rig.announcer.announce("api")
     await rig.api(("DELETE FROM custom_metrics", ()))
-    rig.announcer.deleted("custommetric/load")
+    rig.announcer.taken("custommetric/load")
     await rig.announcer.settle("custommetric/other")
     assert len(rig.log) == 1
     for _ in range(2):  # once is enough
@@ -197,7 +197,7 @@ async def test_without_a_log_a_definition_can_be_made_again_all_the_same(rig: Ri
 
     await rig.api(api_metric("load"))
     rig.announcer._append = fail
-    rig.announcer.deleted("custommetric/load")
+    rig.announcer.taken("custommetric/load")
     await rig.announcer.settle("custommetric/load")
 
 

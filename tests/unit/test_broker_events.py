@@ -157,6 +157,24 @@ def test_an_edited_profile_keeps_what_it_has_counted() -> None:
     assert raised.value == MetricValue(count=16)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "ends"), [(None, "IN", []), ("IN", None, []), (None, "NOT_IN", ["alarm-invalidated"])]
+)
+def test_to_write_out_the_operator_of_a_dimension_ends_no_alarm(first: Any, then: Any, ends: list[str]) -> None:
+    before, after = (
+        msgspec.structs.replace(
+            rules(profile(msgspec.structs.replace(SENT, metric_dimension=MetricDimension("d", operator)))),
+            dimensions=(Dimension(name="d", string_values=("a/#",)),),
+        )
+        for operator in (first, then)
+    )
+    one = world(before)
+    entry(one, 1, 0, event("published", topic="a/b", count=20))
+    assert told(tick(one, 2, 330)) == [("d1", "in-alarm")]
+    ended = one.change(after, Moment(3, START + 331 * NS))
+    assert [each.event_type for each in ended] == ends
+
+
 def test_a_thing_that_is_registered_is_connected_as_the_new_one() -> None:
     none = behavior("aws:num-messages-sent", "greater-than", 0, name="none", duration=300)
     one = world(rules(profile(none)))

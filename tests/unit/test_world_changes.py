@@ -83,6 +83,17 @@ def test_edited_criteria_reset_both_counters():
     ) == [("a", "in-alarm")]  # fmt: skip
 
 
+def test_to_write_out_the_defaults_of_criteria_is_no_edit():
+    short, full = (
+        behavior("aws:num-listening-tcp-ports", "less-than", 2, name="twice", alarm=2, clear=clear)
+        for clear in (None, 1)
+    )
+    assert story(
+        rules(profile(short)),
+        report("a", 0, tcp_total=9), change(1, rules(profile(full))), report("a", 2, tcp_total=9),
+    ) == [("a", "in-alarm")]  # fmt: skip
+
+
 def test_an_edited_metric_ends_the_alarm():
     other = behavior("aws:listening-udp-ports", "in-port-set", [22], name="ports")
     assert story(rules(profile(PORTS)), report("a", 0, **BAD), change(1, rules(profile(other)))) == [
