@@ -264,6 +264,17 @@ async def test_a_store_that_takes_nothing_is_said_after_a_while(
     assert (status, code) == (503, "ServiceUnavailableException")
 
 
+async def test_a_token_goes_on_with_its_own_list_and_with_no_other(serving: Serving) -> None:
+    for name in ("a", "b"):
+        await serving.call("create_thing", thingName=name)
+        await serving.call("create_thing_type", thingTypeName=name)
+    token = (await serving.call("list_things", maxResults=1))["nextToken"]
+    assert [one["thingName"] for one in (await serving.call("list_things", nextToken=token))["things"]] == ["b"]
+    with pytest.raises(ClientError) as refused:
+        await serving.call("list_thing_types", nextToken=token)
+    assert refused.value.response["Error"]["Code"] == "InvalidRequestException"
+
+
 async def test_requests_are_counted_by_operation_and_outcome(serving: Serving) -> None:
     await raw(serving, "GET", "/things")
     await raw(serving, "GET", "/things?maxResults=x")

@@ -19,7 +19,7 @@ from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import InvalidRequestException, Refusal, ServiceUnavailableException
 from daemon.http import guards
 from daemon.http.access import Denied, Role
-from daemon.http.aws import model, request, route
+from daemon.http.aws import model, paging, request, route
 from daemon.http.aws.members import Fault
 from daemon.http.aws.operations import Handler, handler_of, handlers
 from daemon.store.writer import StoreClosed
@@ -80,9 +80,9 @@ class Endpoint:
             name = operation.name
             actor = await guards.admitted(asked, need_of(name))
             handler = _handler(name)
-            params = request.parameters(operation, labels, query, asked.headers, await guards.body(asked))
-            answer = await handler(Call(self._plane, name, params, actor))
-            response = _json(operation.status, operation.write(answer))
+            given = request.parameters(operation, labels, query, asked.headers, await guards.body(asked))
+            answer = await handler(Call(self._plane, name, paging.opened(name, given), actor))
+            response = _json(operation.status, operation.write(paging.sealed(name, answer)))
         except Exception as problem:  # noqa: BLE001  # isolation boundary: one request's bug is not the daemon's end
             return self._refusal(name, problem)
         self._meter.called(name, "ok")

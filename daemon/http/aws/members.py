@@ -20,6 +20,7 @@ from config.model import MS, NS
 Reader = Callable[[Any, str], Any]
 """(what came, its path for messages) -> the value. Raises `Fault`."""
 Writer = Callable[[Any], Any]
+SizeCheck = Callable[[int, str], None]
 Spelled = msgspec.Struct | msgspec.Raw
 """What a handler has as the model has it: not looked into. Of a struct the names are held against the model's, once."""
 
@@ -42,17 +43,21 @@ class Fault(Exception):
 # ---- from JSON ----
 
 
-def from_json(shape: Any) -> Reader:
-    """What reads a value of this shape out of a decoded JSON body."""
-    return _READERS[shape.type_name](shape)
+def from_json(shape: Any, *, bounded: bool = True) -> Reader:
+    """What reads a value of this shape out of a decoded JSON body.
+
+    `bounded`: hold lengths, ranges, patterns and enumerations against the model; without, only names and types.
+    """
+    return _READERS[shape.type_name](shape, bounded)
 
 
-def _structure(shape: Any) -> Reader:
+def _structure(shape: Any, bounded: bool) -> Reader:
     # Made at the first use: a shape may contain itself.
     @cache
     def members() -> dict[str, tuple[str, Reader]]:
         return {
-            member.serialization.get("name", name): (name, from_json(member)) for name, member in shape.members.items()
+            member.serialization.get("name", name): (name, from_json(member, bounded=bounded))
+            for name, member in shape.members.items()
         }
 
     required = frozenset(shape.required_members)
@@ -81,8 +86,11 @@ def members_of(
     return found
 
 
-def _list(shape: Any, reader_of: Callable[[Any], Reader] = from_json) -> Reader:
-    read_member, check = reader_of(shape.member), _size(shape, "elements")
+def _list(shape: Any, bounded: bool) -> Reader:
+    return _list_of(from_json(shape.member, bounded=bounded), _size(shape, "elements", bounded))
+
+
+def _list_of(read_member: Reader, check: SizeCheck) -> Reader:
 
     def read(value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):
@@ -93,8 +101,9 @@ def _list(shape: Any, reader_of: Callable[[Any], Reader] = from_json) -> Reader:
     return read
 
 
-def _map(shape: Any) -> Reader:
-    read_key, read_value, check = from_json(shape.key), from_json(shape.value), _size(shape, "entries")
+def _map(shape: Any, bounded: bool) -> Reader:
+    read_key, read_value = from_json(shape.key, bounded=bounded), from_json(shape.value, bounded=bounded)
+    check = _size(shape, "entries", bounded)
 
     def read(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -109,8 +118,9 @@ def _map(shape: Any) -> Reader:
     return read
 
 
-def _string(shape: Any) -> Reader:
-    check, values, pattern = _size(shape, "characters"), shape.metadata.get("enum"), shape.metadata.get("pattern")
+def _string(shape: Any, bounded: bool) -> Reader:
+    rules = shape.metadata if bounded else {}
+    check, values, pattern = _size(shape, "characters", bounded), rules.get("enum"), rules.get("pattern")
     matches = _pattern(pattern) if pattern else None
 
     def read(value: Any, path: str) -> str:
@@ -149,9 +159,10 @@ def _pattern(pattern: str) -> Callable[[str], bool]:
     return matches
 
 
-def _integer(shape: Any) -> Reader:
+def _integer(shape: Any, bounded: bool) -> Reader:
     bound = INTEGERS[shape.type_name]
-    low, high = shape.metadata.get("min", -bound), shape.metadata.get("max", bound - 1)
+    rules = shape.metadata if bounded else {}
+    low, high = rules.get("min", -bound), rules.get("max", bound - 1)
 
     def read(value: Any, path: str) -> int:
         if isinstance(value, float) and value.is_integer():
@@ -196,8 +207,9 @@ def _blob(value: Any, path: str) -> bytes:
         raise Fault(path, "must be base64") from None
 
 
-def _size(shape: Any, what: str) -> Callable[[int, str], None]:
-    low, high = shape.metadata.get("min", 0), shape.metadata.get("max", math.inf)
+def _size(shape: Any, what: str, bounded: bool) -> SizeCheck:
+    rules = shape.metadata if bounded else {}
+    low, high = rules.get("min", 0), rules.get("max", math.inf)
 
     def check(size: int, path: str) -> None:
         if size < low:
@@ -208,18 +220,18 @@ def _size(shape: Any, what: str) -> Callable[[int, str], None]:
     return check
 
 
-_READERS: Final[Mapping[str, Callable[[Any], Reader]]] = {
+_READERS: Final[Mapping[str, Callable[[Any, bool], Reader]]] = {
     "structure": _structure,
     "list": _list,
     "map": _map,
     "string": _string,
     "integer": _integer,
     "long": _integer,
-    "double": lambda _: _double,
-    "float": lambda _: _double,
-    "boolean": lambda _: _boolean,
-    "timestamp": lambda _: _timestamp,
-    "blob": lambda _: _blob,
+    "double": lambda *_: _double,
+    "float": lambda *_: _double,
+    "boolean": lambda *_: _boolean,
+    "timestamp": lambda *_: _timestamp,
+    "blob": lambda *_: _blob,
 }
 
 
@@ -230,9 +242,9 @@ def from_text(shape: Any) -> Reader:
     """What reads a value of this shape out of text; a list, out of a list of texts."""
     match shape.type_name:
         case "list":
-            return _list(shape, from_text)
+            return _list_of(from_text(shape.member), _size(shape, "elements", bounded=True))
         case "integer" | "long":
-            read = _integer(shape)
+            read = _integer(shape, bounded=True)
             return lambda text, path: read(_whole(text, path), path)
         case "boolean":
             return _flag

@@ -11,6 +11,8 @@ from typing import Any, Final
 from daemon.http.aws.members import Reader, Writer, from_json, from_text, members_of, to_json
 
 BODY: Final = ""  # the location of what is in the body
+JUDGED: Final = frozenset({"behaviors"})
+"""Members of which the check of definitions says what is wrong, all at once, in AWS's words (spec.md §3.3, §5.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ def _body(shape: Any, names: Sequence[str]) -> Reader:
         read = from_json(shape.members[payload])
         return lambda value, path: {payload: read(value, path)}
     members = {
-        shape.members[name].serialization.get("name", name): (name, from_json(shape.members[name])) for name in names
+        shape.members[name].serialization.get("name", name): (
+            name,
+            from_json(shape.members[name], bounded=name not in JUDGED),
+        )
+        for name in names
     }
     return lambda value, path: members_of(value, members, frozenset(), path)
 

@@ -3,6 +3,8 @@
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -13,6 +15,27 @@ T = TypeVar("T")
 PAGE_MAX: Final = 250  # spec.md §10.1; also the page where none is asked for
 STRANGE: Final = "nextToken is not one that this list gave out"
 REGISTRY_PAGE: Final = 50  # of things and types, where none is asked for
+
+
+def opened(operation: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a request; its token is one that this operation gave out. Raises `InvalidRequestException`."""
+    if token := params.get("nextToken"):
+        mark = _mark(operation)
+        if not token.startswith(mark):
+            raise InvalidRequestException(STRANGE)
+        params["nextToken"] = token[len(mark) :]
+    return params
+
+
+def sealed(operation: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer whose token only this operation takes."""
+    token = answer.get("nextToken")
+    return {**answer, "nextToken": _mark(operation) + token} if token else answer
+
+
+@cache
+def _mark(operation: str) -> str:
+    return base64.urlsafe_b64encode(blake2b(operation.encode(), digest_size=6).digest()).decode()
 
 
 def page_size(params: Mapping[str, Any], default: int = PAGE_MAX) -> int:
