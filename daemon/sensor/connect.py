@@ -1,4 +1,4 @@
-"""The CONNECT packet: who wants in, what it leaves behind, and the same packet with another login."""
+"""The CONNECT packet: who wants in, what it leaves behind, and the same packet with another login and client id."""
 
 import struct
 from dataclasses import dataclass, field
@@ -29,6 +29,8 @@ class Connect:
     password: bytes | None = field(repr=False)
     body: bytes = field(repr=False)
     flags_at: int  # places in the body
+    client_at: int
+    will_at: int
     login_at: int
 
     @property
@@ -36,14 +38,16 @@ class Connect:
         """The packet as it came."""
         return packet(0x10, self.body)
 
-    def as_user(self, username: bytes, password: bytes) -> bytes:
-        """The packet, with this login in the place of its own, and with leave to be silent.
+    def as_user(self, username: bytes, password: bytes, client_id: str) -> bytes:
+        """The packet, with this login and client id in the place of its own, and with leave to be silent.
 
         Not all that the client says gets to the broker, so that the broker can't tell who has fallen silent.
         """
         flags = bytes([self.body[self.flags_at] | USER | PASSWORD])
-        before, between = self.body[: self.flags_at], self.body[self.flags_at + 3 : self.login_at]
-        return packet(0x10, before + flags + b"\0\0" + between + _text(username) + _text(password))
+        before, properties = self.body[: self.flags_at], self.body[self.flags_at + 3 : self.client_at]
+        named, will = _text(client_id.encode()), self.body[self.will_at : self.login_at]
+        login = _text(username) + _text(password)
+        return packet(0x10, before + flags + b"\0\0" + properties + named + will + login)
 
 
 def parse(body: bytes) -> Connect:
@@ -140,16 +144,17 @@ def _parsed(cursor: _Cursor) -> Connect:
     keep_alive_s = cursor.short()
     if level & 0x7F == 5:
         cursor.skip_properties()
+    client_at = cursor.at
     client_id = cursor.text()
+    will_at = cursor.at
     will_topic = _will(cursor, level) if flags & WILL else None
     login_at = cursor.at
     username = cursor.text() if flags & USER else None
     password = cursor.blob() if flags & PASSWORD else None
     if cursor.at != len(cursor.data):
         raise Malformed("bytes behind the end of the CONNECT packet")
-    return Connect(
-        level & 0x7F, keep_alive_s, client_id, will_topic, username, password, cursor.data, flags_at, login_at
-    )
+    places = flags_at, client_at, will_at, login_at
+    return Connect(level & 0x7F, keep_alive_s, client_id, will_topic, username, password, cursor.data, *places)
 
 
 def _will(cursor: _Cursor, level: int) -> str:

@@ -1,6 +1,7 @@
 """The broker behind a sensor: where it is, what it is told of who comes, and which end of ours it is reached from."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Final
 from config.address import Address
 from daemon.sensor.connect import Connect
 
+UNTAMED: Final = re.compile(r"[ \t\n\r\f.*>%]")
 PORTS: Final = 20_000  # connections from one address to one listener: it has 28 000 ports to offer
 
 
@@ -29,7 +31,7 @@ class Upstream:
         """The CONNECT that it gets; the client's own where it refuses that, in its own words."""
         if self.login is None or not self.speaks(connect.level):
             return connect.whole
-        return connect.as_user(*self.login)
+        return connect.as_user(*self.login, tame(connect.client_id))
 
     async def connected(self, side: Callable[[], asyncio.Protocol], others: int) -> asyncio.Transport:
         """A connection to it, beside so many others. Raises OSError."""
@@ -39,6 +41,14 @@ class Upstream:
             side, to.host, to.port, ssl=self.tls, server_hostname=name, local_addr=_from(to, others)
         )
         return transport
+
+
+def tame(client_id: str) -> str:
+    """One to one, a client id that nats-server takes: its sessions are subjects, where some characters mean something.
+
+    AWS takes them: `pump.12` is a client id there.
+    """
+    return UNTAMED.sub(lambda found: f"%{ord(found[0]):02X}", client_id)
 
 
 def _from(to: Address, others: int) -> tuple[str, int] | None:

@@ -128,6 +128,23 @@ async def test_devices_come_in_through_the_sensor_under_any_name(whole: Whole, o
     assert ("$aws.things.p1.defender.metrics.json", b"{}") in await whole.entries()
 
 
+@pytest.mark.parametrize("name", ["pump.12", "hall 3", "a*b>c", "100%", "%2E", "日本"])
+async def test_client_ids_that_aws_takes_come_in_keep_their_session_and_one_ends_the_other(
+    whole: Whole, name: str
+) -> None:
+    async with whole.client(name, clean_session=False) as first:
+        await first.subscribe("dt/down", qos=1)
+    async with whole.client("sender") as sender:
+        await sender.publish("dt/down", b"kept", qos=1)
+    async with whole.client(name, clean_session=False) as second:
+        message = await asyncio.wait_for(anext(aiter(second.messages)), DEADLINE_S)
+        assert message.payload == b"kept"
+        async with whole.client(name, clean_session=False):
+            with pytest.raises(aiomqtt.MqttError):
+                await asyncio.wait_for(anext(aiter(second.messages)), DEADLINE_S)
+    await whole.hears("connected", name)
+
+
 @pytest.mark.parametrize(
     "greeting",
     [

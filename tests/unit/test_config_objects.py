@@ -43,6 +43,11 @@ def ports(name, count):
     return {**BEHAVIOR, "name": name, "criteria": {**BEHAVIOR["criteria"], "value": {"ports": list(range(count))}}}
 
 
+@pytest.mark.parametrize("text", ["", "with spaces", "👩\u200d🔧", "می\u200cخواهم", "soft\u00adhyphen", "\U0001fae8"])
+def test_a_description_may_have_what_the_pattern_of_aws_has(text):
+    assert of_profile(securityProfileDescription=text) == []
+
+
 @pytest.mark.parametrize(
     ("more", "path", "message"),
     [

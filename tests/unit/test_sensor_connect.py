@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from daemon.sensor import answers
 from daemon.sensor.connect import CONNECT_MAX, Malformed, TooMuch, extent, parse
+from daemon.sensor.upstream import tame
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 some = st.none() | words
@@ -45,13 +46,24 @@ def test_what_was_written_is_read(hello) -> None:
     assert found.whole == packet
 
 
-@given(hellos, words, st.binary(max_size=30))
+@given(hellos, words, st.binary(max_size=30), words)
 @settings(deadline=None)
-def test_another_login_brings_leave_to_be_silent_and_changes_nothing_else(hello, user, password) -> None:
+def test_another_login_and_name_bring_leave_to_be_silent_and_change_nothing_else(hello, user, password, name) -> None:
     found = parse(body_of(naive_mqtt.connect(**hello)))
-    other = hello | {"user": user, "password": password, "keep_alive": 0}
-    assert found.as_user(user.encode(), password) == naive_mqtt.connect(**other)
+    other = hello | {"user": user, "password": password, "keep_alive": 0, "client_id": name}
+    assert found.as_user(user.encode(), password, name) == naive_mqtt.connect(**other)
     assert found.keep_alive_s == hello["keep_alive"]
+
+
+@given(words, words)
+def test_nats_server_gets_another_name_for_each_client_id(one, other) -> None:
+    assert (tame(one) == tame(other)) is (one == other)
+    assert not set(tame(one)) & set(" \t\n\r\f.*>")
+
+
+@pytest.mark.parametrize("client_id", ["", "p1", "iotconsole-1:2_3", "日本"])
+def test_it_gets_most_client_ids_as_they_are(client_id: str) -> None:
+    assert tame(client_id) == client_id
 
 
 @given(hellos, st.randoms(use_true_random=False))
