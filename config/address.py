@@ -24,6 +24,11 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Listened on, it is every address of this machine; nobody can call there."""
+        return self.host in {"0.0.0.0", "::"}  # noqa: S104  # compared, not listened on
+
 
 def parse_address(text: str) -> Address | None:
     """`127.0.0.1:8080`, `[::1]:8080`, `localhost:0`; None where it is no such address."""

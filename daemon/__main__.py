@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from actors.delivery import State
 from actors.metrics import kinds
 from config.load import ConfigError, load
 from config.model import Settings
@@ -41,10 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if module in COMPILED:
         kernel_cache.prepare(lambda: _data_dir(options.config))
-    command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # for as long as we live
     try:
+        command: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
         code = command(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say_no_more()
+        return 128 + signal.SIGINT
     except ConfigError as problem:  # whichever command it was: the places, and that nothing was done
         print(problem, file=sys.stderr)
         return bad(problem)
@@ -137,10 +143,10 @@ def _outbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _add_daemon(outbox)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="newest first")
-    listing.add_argument("--state", help="only these: queued, dead, orphaned, delivered, skipped, dropped")
+    listing.add_argument("--state", choices=[state.value for state in State], help="only these")
     listing.add_argument("--limit", type=_count, default=250, metavar="N", help="at most so many; default: 250")
     for action, text in (("resend", "try it again, under its own id"), ("drop", "never send it")):
-        actions.add_parser(action, help=text).add_argument("id", type=int)
+        actions.add_parser(action, help=text).add_argument("id", type=_row)
     outbox.set_defaults(command=("daemon.commands.outbox", "outbox"))
 
 
@@ -233,6 +239,13 @@ def _add_daemon(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", metavar="ID", help="the access key to sign with; default: the first whose role suffices"
     )
+
+
+def _row(text: str) -> int:
+    row = int(text)
+    if not 0 <= row < 2**63:
+        raise argparse.ArgumentTypeError("must be the number of a row")
+    return row
 
 
 def _count(text: str) -> int:

@@ -12,6 +12,7 @@ from daemon.delivery.dispatch import Crashed, Died, Dispatch, Failed, News, Sent
 from daemon.history.recorder import History
 from daemon.host import LogHost
 from daemon.http import ops
+from daemon.http.noise import NOISE
 from daemon.log.reader import Gap
 from daemon.log.wire import RequestError, WireError
 from daemon.perform import Performer
@@ -215,7 +216,7 @@ class Vitals:
         telemetry.poison_refused.read_from(lambda: float(app.store.counters.poison_refused))
         telemetry.watch_history(app.history.counters)
         telemetry.watch_events(app.pipeline.world.router)
-        telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed))
+        telemetry.logs_suppressed.read_from(lambda: float(app.pipeline.suppressed + NOISE.suppressed))
 
     def refresh(self) -> None:
         """Gauges that are cheaper to set once a second than at every change."""

@@ -118,12 +118,12 @@ def answered(settings: Settings, question: Question, key_id: str | None) -> dict
 
 def key_for(http: Http, need: Role, key_id: str | None) -> AccessKey | None:
     """The key to sign with; None: none is needed. Raises `NoKey`."""
-    if key_id is not None:
-        found = [key for key in http.access_keys if key.id == key_id]
-    else:
-        found = [key for key in http.access_keys if ROLES.index(key.role) >= ROLES.index(need)]
+    named = [key for key in http.access_keys if key_id is None or key.id == key_id]
+    found = [key for key in named if ROLES.index(key.role) >= ROLES.index(need)]
     if found:
         return found[0]
+    if key_id is not None and named:
+        raise NoKey(f"the access key {key_id} has the role {named[0].role}; this needs {need}")
     if key_id is not None:
         raise NoKey(f"the configuration has no access key {key_id}")
     if http.access_keys:

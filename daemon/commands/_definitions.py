@@ -42,15 +42,18 @@ def daemon_api(options: argparse.Namespace, need: Role) -> tuple[api.Api, Settin
     return api.api_of(session, settings.account.region, endpoint, own), settings
 
 
-def made_by_api(asked: api.Api, settings: Settings) -> tuple[Rules, list[str]]:
+def made_by_api(asked: api.Api, settings: Settings, options: argparse.Namespace) -> tuple[Rules, list[str]]:
     """What the API of a detectd made, and notes on what files have no place for.
 
     Raises:
-        api.ApiError: it can't be read, or not as a whole.
+        api.ApiError: it can't be read, or not as a whole; or the daemon's files are not those of the configuration.
     """
     held = account.holdings(asked)
     if held.missing:  # taking it for empty would make or delete things
         raise api.Refused("; ".join(held.notes))
+    if not options.endpoint_url and (other := account.filed(held) ^ account.filed_by(settings.rules)):
+        what = ", ".join(sorted(other)[:5])
+        raise api.Refused(f"the daemon does not run what {options.config} says ({what}): reload it first")
     drafts = account.drafts_of(held, settings.rules.limits, filed=False)
     rules, faults = shaped(drafts.body(), Rules, Path)
     if rules is None:

@@ -6,7 +6,7 @@ from daemon.commands._ask import NoKey
 from daemon.commands._definitions import daemon_api, failed, made_by_api, say, wanted
 from daemon.control.arns import arn_of
 from daemon.moving import api
-from daemon.moving.plan import Step, of_files, plan, without
+from daemon.moving.plan import Step, of_files, plan, things_of, without
 
 
 def apply(options: argparse.Namespace) -> int:
@@ -15,7 +15,7 @@ def apply(options: argparse.Namespace) -> int:
     want = wanted(options.directory)
     try:
         asked, settings = daemon_api(options, "read" if is_dry else "admin")
-        have, _ = made_by_api(asked, settings)
+        have, _ = made_by_api(asked, settings, options)
     except NoKey as problem:
         return say(str(problem), 1)
     except api.ApiError as problem:
@@ -23,7 +23,11 @@ def apply(options: argparse.Namespace) -> int:
     for note in of_files(want, settings.rules, settings.origin):
         say(note, 0)
     steps = plan(
-        have, without(want, settings.rules), lambda resource: arn_of(settings.account, resource), delete=options.delete
+        have,
+        without(want, settings.rules),
+        lambda resource: arn_of(settings.account, resource),
+        filed=things_of(settings.rules.fleet),
+        delete=options.delete,
     )
     if not steps:
         return say("nothing to do", 0)

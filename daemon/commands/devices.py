@@ -4,7 +4,8 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,10 @@ class Missing(Exception):
     """There is no such device."""
 
 
+class OutOfReach(Exception):
+    """The data directory can't be read, or written."""
+
+
 def devices(options: argparse.Namespace) -> int:
     """0 done, 1 the configuration is bad or there is no such device, 2 wrong use or a damaged file, 3 out of reach."""
     settings = load(options.config, kinds()).settings
@@ -48,10 +53,19 @@ def devices(options: argparse.Namespace) -> int:
     except Missing as problem:
         print(problem, file=sys.stderr)
         return 1
-    except OSError as problem:
-        print(f"{settings.data_dir}: {problem}", file=sys.stderr)
+    except OutOfReach as problem:
+        print(problem, file=sys.stderr)
         return 3
     return 0
+
+
+@contextmanager
+def _in(data_dir: Path) -> Iterator[None]:
+    """Raises OutOfReach for what goes wrong with the files there; what goes wrong with our output is another matter."""
+    try:
+        yield
+    except OSError as problem:
+        raise OutOfReach(f"{data_dir}: {problem}") from problem
 
 
 def _said(settings: Settings, problem: Exception) -> str:
@@ -76,9 +90,15 @@ def _add(settings: Settings, options: argparse.Namespace) -> None:
         _refuse_twice(devices, name, fingerprint)
         return {**devices, name: _with(devices.get(name), text, fingerprint)}
 
-    change(settings.data_dir, edit)
+    with _in(settings.data_dir):
+        before = read(settings.data_dir / FILE).devices.get(name)
+        change(settings.data_dir, edit)
     if options.generate:
-        print(password)
+        try:
+            print(password, flush=True)
+        except OSError:  # nobody has seen it: what the device had before is good again
+            change(settings.data_dir, lambda devices: _put_back(devices, name, before))
+            raise
     _warn(settings)
 
 
@@ -95,6 +115,11 @@ def _with(known: Device | None, password: str | None, fingerprint: str | None) -
     return Device(
         password=password or known.password, fingerprints=(*known.fingerprints, *more), changed=int(time.time())
     )
+
+
+def _put_back(devices: Devices, name: str, before: Device | None) -> Devices:
+    others = {known: device for known, device in devices.items() if known != name}
+    return others if before is None else {**others, name: before}
 
 
 def _refuse_twice(devices: Devices, name: str, fingerprint: str | None) -> None:
@@ -135,7 +160,9 @@ def _der(path: Path) -> bytes:
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> None:
-    for name, device in sorted(read(settings.data_dir / FILE).devices.items()):
+    with _in(settings.data_dir):
+        known = read(settings.data_dir / FILE).devices
+    for name, device in sorted(known.items()):
         print(_json(name, device) if options.json else "\t".join((name, _shown(device), _time(device.changed))))
 
 
@@ -176,7 +203,8 @@ def _revoke(settings: Settings, options: argparse.Namespace) -> None:
     flaw = name_flaw(options.name)
     if flaw:
         raise Wrong(f"{options.name!r}: {flaw}")
-    change(settings.data_dir, edit)
+    with _in(settings.data_dir):
+        change(settings.data_dir, edit)
 
 
 def _trusts_an_authority(settings: Settings) -> bool:

@@ -12,7 +12,7 @@ def export(options: argparse.Namespace) -> int:
     """0 done, 1 something is in the way, or refused, 3 the daemon can't be reached."""
     try:
         asked, settings = daemon_api(options, "read")
-        rules, notes = made_by_api(asked, settings)
+        rules, notes = made_by_api(asked, settings, options)
     except NoKey as problem:
         return say(str(problem), 1)
     except ApiError as problem:

@@ -85,9 +85,18 @@ def _take_definitions(con: Con, table: str, kind: str, bodies: Bodies, actor: au
             continue
         before = known.get(name)
         if before is not None and before[1] is None:
-            audit.note(con, now_ns, actor, "TakenOverByFile", f"{kind}/{name}", {"file": file, "before": before[0]})
+            detail = {"file": file, "before": before[0], **_beside(con, f"{kind}/{name}", name)}
+            audit.note(con, now_ns, actor, "TakenOverByFile", f"{kind}/{name}", detail)
         _put(con, table, name, body, file, now_ns)
         _tag(con, f"{kind}/{name}", tags)
+
+
+def _beside(con: Con, resource: str, name: str) -> dict[str, Any]:
+    """What the API had beside a definition, and the file puts its own in the place of."""
+    tags = dict(con.execute("SELECT key, value FROM tags WHERE resource = ?", (resource,)))
+    targets = [target for (target,) in con.execute("SELECT target FROM targets WHERE profile = ?", (name,))]
+    has_targets = bool(targets) and resource.startswith("securityprofile/")
+    return {**({"tags": tags} if tags else {}), **({"targets": targets} if has_targets else {})}
 
 
 def _put(con: Con, table: str, name: str, body: str, file: str, now_ns: int) -> None:

@@ -13,7 +13,7 @@ GROUPS_MAX: Final = 10
 
 
 def add(con: Con, thing: str, group: str) -> None:
-    """Twice is once.
+    """Twice is once. A thing that the API has put into a group is the API's, too: it stays when no file names it.
 
     Raises:
         ResourceNotFoundException: there is no such thing or group.
@@ -33,6 +33,7 @@ def add(con: Con, thing: str, group: str) -> None:
         "INSERT INTO members VALUES (?, ?, 1, NULL) ON CONFLICT (thing_group, thing) DO UPDATE SET by_api = 1",
         (group, thing),
     )
+    con.execute("UPDATE things SET by_api = 1 WHERE name = ?", (thing,))
 
 
 def remove(con: Con, thing: str, group: str) -> None:

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from config.address import parse_address
 from daemon.control.audit import Actor
 from daemon.http.access import Access, Denied, Role
 from daemon.http.connections import Busy
@@ -123,8 +124,9 @@ def address(request: web.Request) -> str:
     if not request.app[ACCESS].behind_proxy:
         return peer
     last = ",".join(request.headers.getall("X-Forwarded-For", ())).rpartition(",")[2].strip()
+    with_port = parse_address(last)  # some proxies write it
     try:
-        return str(ipaddress.ip_address(last))
+        return str(ipaddress.ip_address(with_port.host if with_port else last.strip("[]")))
     except ValueError:
         return peer
 
@@ -204,7 +206,11 @@ def _in_json(problem: web.HTTPException) -> web.Response:
 
 def _is_own(origin: str, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> bool:
     # The very same host and port: another program's page on this machine is a stranger too.
-    return urlsplit(origin).scheme in ("http", "https") and urlsplit(origin).netloc == headers.get("Host")
+    try:
+        url = urlsplit(origin)
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and url.netloc == headers.get("Host")
 
 
 def _hostname(url: str) -> str:
@@ -216,6 +222,7 @@ def _hostname(url: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _is_loopback(name: str) -> bool:
+    name = name.removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):  # never asked of DNS (RFC 6761 §6.3)
         return True
     try:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from config.address import Address, address_of
 from config.model import Tls
-from daemon.http import guards
+from daemon.http import guards, noise
 from daemon.http.access import Access
 from daemon.http.connections import CONNECTIONS, SHARE, Connections
 
@@ -34,8 +34,14 @@ def context(tls: Tls | None) -> ssl.SSLContext | None:
     """
     if tls is None:
         return None
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
-    made.load_cert_chain(tls.cert, tls.key)
+    try:
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+    except ssl.SSLError as problem:
+        raise OSError(f"{tls.ca}: not what TLS needs: {problem.reason or problem}") from problem
+    try:
+        made.load_cert_chain(tls.cert, tls.key)
+    except ssl.SSLError as problem:
+        raise OSError(f"{tls.cert}, {tls.key}: not what TLS needs: {problem.reason or problem}") from problem
     made.verify_mode = ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE
     return made
 
@@ -50,6 +56,7 @@ class Server:
         self.address = listen
         self._meter = meter
         self._tls = tls
+        noise.quieten()
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
         self._app = app
         self._listener: asyncio.Server | None = None

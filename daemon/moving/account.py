@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from config.model import Limits
+from config.model import Limits, Rules
 from config.targets import short_target
 from daemon.moving.api import Api, Gone, NotOffered, Refused
 from daemon.moving.drafts import COLLECTIONS, Draft, Drafts
@@ -14,6 +14,7 @@ T = TypeVar("T")
 SOURCE: Final = "detectd:source"
 """The tag by which a detectd marks what its files define; the value is the file."""
 
+_WORDS: Final = {"profiles": "security profile", "custom_metrics": "custom metric", "dimensions": "dimension"}
 _PRINTED: Final = {"securityProfileArn", "metricArn", "arn", "creationDate", "lastModifiedDate"}
 
 
@@ -164,6 +165,24 @@ def holdings(api: Api) -> Holdings:
     return _Reader(api).holdings()
 
 
+def filed(held: Holdings) -> set[str]:
+    """What a detectd says that files of its own define, in words."""
+    groups = {f"thing group {group.name}" for group in held.groups if group.file is not None}
+    return groups.union(
+        *({f"{_WORDS[kind]} {each.name}" for each in getattr(held, kind) if each.file is not None} for kind in _WORDS)
+    )
+
+
+def filed_by(files: Rules) -> set[str]:
+    """What these files define, in the same words."""
+    return {
+        *(f"thing group {name}" for name in files.fleet.groups),
+        *(f"{_WORDS['profiles']} {each.security_profile_name}" for each in files.profiles),
+        *(f"{_WORDS['custom_metrics']} {each.metric_name}" for each in files.custom_metrics),
+        *(f"{_WORDS['dimensions']} {each.name}" for each in files.dimensions),
+    }
+
+
 def drafts_of(held: Holdings, limits: Limits, *, filed: bool) -> Drafts:
     """What an endpoint holds, and notes on what files have no place for. `filed`: with what its own files define."""
     inside = {thing for group in held.groups for thing in group.things}
@@ -195,7 +214,8 @@ def _losses(held: Holdings) -> Iterator[str]:
 
 
 def _reserved(key: str) -> bool:
-    return key.lower().startswith(("aws:", "detectd:"))
+    """Not the user's own: what AWS sets, and what a detectd says of its files."""
+    return key.lower().startswith("aws:") or key == SOURCE
 
 
 def _extras(described: Mapping[str, Any], tags: Sequence[Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ ATTEMPTS: Final = 4
 
 _THROTTLED: Final = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 _NOT_OFFERED: Final = frozenset({"UnknownOperationException", "UnknownOperation", "InvalidAction", "NotImplemented"})
+_STRANGER: Final = "what answers there does not speak as AWS IoT does"
 _STATUSES: Final = frozenset({404, 405, 500, 501})
 """Of an answer that has no error code of AWS's: moto, for one, has 500 for what it doesn't know."""
 
@@ -75,7 +76,10 @@ class Api:
         token: str | None = None
         for _ in range(PAGES_MAX):
             answer = self.call(operation, **params, **({"nextToken": token} if token else {}))
-            yield from answer.get(member, ())
+            elements = answer.get(member, ())
+            if not isinstance(elements, list | tuple):
+                raise Unreachable(f"{operation}: {_STRANGER}")
+            yield from elements
             before, token = token, answer.get("nextToken")
             if not token:
                 return
@@ -109,7 +113,11 @@ class Api:
             raise Unreachable(f"{operation}: {_short(problem)}") from problem
         except exceptions.BotoCoreError as problem:
             raise Misused(f"{operation}: {_short(problem)}") from problem
-        answer.pop("ResponseMetadata", None)
+        except (TypeError, AttributeError, ValueError, RecursionError) as problem:  # of botocore's parser
+            raise Unreachable(f"{operation}: {_STRANGER}") from problem
+        headers = answer.pop("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if not answer and "json" not in headers.get("content-type", "json"):
+            raise Unreachable(f"{operation}: {_STRANGER}")
         return None, answer
 
 

@@ -5,6 +5,7 @@ but first of all what nobody uses: there may be as many dimensions as are allowe
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
@@ -37,8 +38,13 @@ class Step:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plan(have: Rules, want: Rules, arn: Arn, *, delete: bool = True) -> list[Step]:
-    """From what there is to what there should be. Without `delete`, nothing goes."""
+def plan(
+    have: Rules, want: Rules, arn: Arn, *, filed: AbstractSet[str] = frozenset(), delete: bool = True
+) -> list[Step]:
+    """From what there is to what there should be. Without `delete`, nothing goes.
+
+    `filed`: things that the daemon's own files define. They neither come nor go, but into groups and out of them.
+    """
     steps = [
         *(_definitions_gone(have, want, used=False) if delete else ()),
         *_metrics(have, want, arn),
@@ -46,10 +52,10 @@ def plan(have: Rules, want: Rules, arn: Arn, *, delete: bool = True) -> list[Ste
         *(_gone_profiles(have, want) if delete else ()),
         *(_detached(have, want, arn) if delete else ()),
         *_profiles(have, want, arn),
-        *_fleet(have.fleet, want.fleet, delete=delete),
+        *_fleet(have.fleet, want.fleet, filed, delete=delete),
         *_attached(have, want, arn),
     ]
-    return steps + (list(_deletions(have, want)) if delete else [])
+    return steps + (list(_deletions(have, want, filed)) if delete else [])
 
 
 def _by_name(objects: Sequence[Any], name: str) -> dict[str, Any]:
@@ -113,6 +119,8 @@ def _body(profile: SecurityProfile) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(profile)
     for name in ("securityProfileName", "tags", "targets"):
         body.pop(name, None)
+    if not body.get("securityProfileDescription"):  # none and an empty one are the same
+        body.pop("securityProfileDescription", None)
     return body
 
 
@@ -176,7 +184,7 @@ def _target(mark: str, operation: str, profile: str, target: str, arn: Arn) -> S
 # ---- the registry ----
 
 
-def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
+def _fleet(have: Fleet, want: Fleet, filed: AbstractSet[str], *, delete: bool) -> Iterator[Step]:
     for name in _parents_first(want.groups):
         parent, known = want.groups[name].parent, have.groups.get(name)
         if known is None:
@@ -184,8 +192,8 @@ def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
             yield Step("+", f"thing group {name}", "create_thing_group", {"thingGroupName": name, **more})
         elif known.parent != parent:
             yield Step("!", f"thing group {name}: its parent can't change from {known.parent} to {parent}")
-    things = _things(want)
-    for thing in sorted(things - _things(have)):
+    things = things_of(want) | filed
+    for thing in sorted(things - things_of(have) - filed):
         yield Step("+", f"thing {thing}", "create_thing", {"thingName": thing})
     old, new = _members(have), _members(want)
     if delete:
@@ -197,8 +205,8 @@ def _fleet(have: Fleet, want: Fleet, *, delete: bool) -> Iterator[Step]:
         yield _member("+", "add_thing_to_thing_group", thing, group)
 
 
-def _deletions(have: Rules, want: Rules) -> Iterator[Step]:
-    for thing in sorted(_things(have.fleet) - _things(want.fleet)):
+def _deletions(have: Rules, want: Rules, filed: AbstractSet[str]) -> Iterator[Step]:
+    for thing in sorted(things_of(have.fleet) - things_of(want.fleet) - filed):
         yield Step("-", f"thing {thing}", "delete_thing", {"thingName": thing})
     for name in reversed(_parents_first(have.fleet.groups)):
         if name not in want.fleet.groups:
@@ -232,7 +240,8 @@ def _parents_first(groups: Mapping[str, Group]) -> list[str]:
     return list(found)
 
 
-def _things(fleet: Fleet) -> set[str]:
+def things_of(fleet: Fleet) -> set[str]:
+    """All things, also those that are named as members only."""
     return {*fleet.things, *(thing for group in fleet.groups.values() for thing in group.things)}
 
 
@@ -252,7 +261,7 @@ def without(rules: Rules, files: Rules) -> Rules:
     profiles = {each.security_profile_name for each in files.profiles}
     metrics = {each.metric_name for each in files.custom_metrics}
     dimensions = {each.name for each in files.dimensions}
-    things, members = _things(files.fleet), _members(files.fleet)
+    things, members = things_of(files.fleet), _members(files.fleet)
     own = {name: Group(group.parent) for name, group in files.fleet.groups.items()}
     groups = {
         name: Group(own.get(name, group).parent, tuple(thing for thing in group.things if (thing, name) not in members))

@@ -43,10 +43,16 @@ def read_template(file: Path) -> Document:
 
 
 def parse_template(text: str, file: Path) -> Document:
-    """The template that a text holds. Raises ConfigError where it is no YAML or JSON, or no mapping."""
+    """The template that a text holds. Raises ConfigError where it is no YAML or JSON, or has no resources."""
     document = _json(text, file) if text.lstrip().startswith("{") else _yaml(text, file)
-    if not isinstance(document.data, dict):
+    resources = document.data.get("Resources") if isinstance(document.data, dict) else None
+    if not isinstance(resources, dict):
         raise ConfigError([problem(Place(file), "is no template: expected a mapping with Resources")])
+    # Of a macro's there is more to say (cloudformation.py).
+    strange = [name for name, each in resources.items() if not isinstance(each, dict) and not name.startswith("Fn::")]
+    if strange:
+        places = (document.place(("Resources", name), key=True) for name in strange)
+        raise ConfigError([problem(place, "expected a mapping with Type and Properties") for place in places])
     return document
 
 

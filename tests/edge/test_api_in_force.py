@@ -150,6 +150,19 @@ async def test_a_reload_that_takes_away_what_the_api_needs_is_refused_in_words(t
         iot.close()
 
 
+async def test_files_that_do_not_go_with_what_the_api_made_end_a_start_for_good(tmp_path: Path) -> None:
+    config = write(tmp_path, account=ACCOUNT, fleet={"groups": {"site": {}}})
+    async with serving(config) as daemon:
+        iot = client(daemon.url)
+        await call(iot, "create_thing_group", thingGroupName="hall", parentGroupName="site")
+        iot.close()
+        assert await daemon.stop() == 0
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"fleet": {}}))
+        await daemon.start(ready=False)
+        assert await daemon.ended() == 1  # a service manager need not try again
+        assert "fleet.groups.hall.parent" in daemon.log_path.read_text()
+
+
 async def test_values_are_read_back_and_are_there_after_a_kill(tmp_path: Path) -> None:
     async with serving(write(tmp_path, account=ACCOUNT)) as daemon:
         iot = client(daemon.url)

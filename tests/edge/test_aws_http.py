@@ -264,6 +264,11 @@ async def test_a_store_that_takes_nothing_is_said_after_a_while(
     assert (status, code) == (503, "ServiceUnavailableException")
 
 
+async def test_a_line_break_in_a_path_is_part_of_a_name(serving: Serving) -> None:
+    status, code, _ = await raw(serving, "GET", "/things/a%0a")
+    assert (status, code) == (400, "InvalidRequestException")
+
+
 async def test_a_token_goes_on_with_its_own_list_and_with_no_other(serving: Serving) -> None:
     for name in ("a", "b"):
         await serving.call("create_thing", thingName=name)

@@ -1,6 +1,8 @@
 """`detectd devices`: what it prints, what it writes, and its exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from config.model import Settings
 from daemon.__main__ import main
 from daemon.devices.credentials import FILE, fingerprint_of, read
 from daemon.devices.passwords import CHOSEN, GENERATED, is_right
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -181,6 +185,17 @@ def test_no_password_is_printed_that_was_not_stored(folder, capsys):
     assert printed.out == ""
     assert str(folder / "data" / FILE) in printed.err
     assert detectd(folder, "list") == 2
+
+
+def test_a_password_that_can_not_be_shown_takes_the_place_of_none(folder):
+    assert detectd(folder, "add", "t1", "--generate") == 0
+    before = read(folder / "data" / FILE).devices
+    for name in ("t1", "t2"):
+        command = [sys.executable, "-m", "daemon", "devices", "add", name, "--generate", "--config"]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([*command, folder / "detectd.yaml"], cwd=ROOT, stdout=full, check=False)
+        assert done.returncode == 3
+    assert read(folder / "data" / FILE).devices == before
 
 
 def test_a_data_directory_out_of_reach_is_3(folder):

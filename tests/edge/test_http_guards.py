@@ -59,7 +59,7 @@ async def _get(address: str, **headers: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.10", "[::1]:8080", "a.localhost"]
+    "host", ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.10", "[::1]:8080", "a.localhost", "localhost."]
 )
 def test_a_loopback_host_passes(host: str) -> None:
     assert guards.refusal(CIMultiDict({"Host": host})) is None
@@ -87,7 +87,15 @@ def test_any_other_host_is_refused_so_that_dns_rebinding_fails(host: str) -> Non
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://example.com", "null", "http://localhost:3000", "http://127.0.0.1:80800", "file://localhost:8080", ""],
+    [
+        "http://example.com",
+        "null",
+        "http://localhost:3000",
+        "http://127.0.0.1:80800",
+        "file://localhost:8080",
+        "",
+        "http://[",
+    ],
 )
 def test_a_page_of_another_origin_is_refused_on_this_machine_too(origin: str) -> None:
     refused = guards.refusal(CIMultiDict({"Host": "localhost:8080", "Origin": origin}))
@@ -125,6 +133,21 @@ async def test_a_foreign_host_gets_403_over_the_wire() -> None:
         assert (await _get(address, Origin="http://rebound.example"))[0] == 403
         assert (await _get(address))[0] == 200
     assert meter.refusals == {"host": 1, "origin": 1}
+
+
+async def test_bytes_that_are_no_request_are_a_short_line_and_only_some_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(Meter()) as address:
+        host, _, port = address.rpartition(":")
+        for _ in range(50):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+    lines = [record for record in caplog.records if record.name == "aiohttp.server"]
+    assert 1 <= len(lines) <= 20, "a line each"
+    assert all(line.exc_info is None and line.getMessage().startswith("http.malformed: 400") for line in lines)
 
 
 async def test_the_rule_is_off_where_keys_are_asked_for(tmp_path: Path) -> None:

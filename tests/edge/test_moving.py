@@ -176,6 +176,48 @@ async def test_apply_says_what_can_not_be_done_and_does_the_rest(
     assert "- security profile P" in said
 
 
+async def test_a_thing_of_the_daemons_files_goes_into_groups_of_the_api_and_out_again(
+    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "detectd.yaml"
+    with_it, without_it = (
+        {"profiles": [], "fleet": {"groups": {"api": {"things": some}}}} for some in (["f1", "t1"], ["t1"])
+    )
+    for wanted, said in (
+        (with_it, ["+ thing group api", "+ thing t1", "+ thing f1 in api", "+ thing t1 in api"]),
+        (without_it, ["- thing f1 in api"]),
+        (with_it, ["+ thing f1 in api"]),
+        ({"profiles": []}, ["- thing t1", "- thing group api"]),
+    ):
+        capsys.readouterr()
+        assert await run("apply", folder(tmp_path, wanted), "--config", config) == 0
+        assert steps(capsys.readouterr().out) == said
+        assert await run("apply", folder(tmp_path, wanted), "--config", config, "--check") == 0
+
+
+async def test_what_a_profile_has_beside_its_behaviors_comes_along_and_goes(app: App, tmp_path: Path) -> None:
+    """The tag that says where metrics go is the user's own; no description and an empty one are the same."""
+    config, out = tmp_path / "detectd.yaml", tmp_path / "out"
+    tags = [{"Key": "detectd:export-bridge", "Value": "plant"}, {"Key": "team", "Value": "a"}]
+    full = {"securityProfileName": "E", "behaviors": [], "targets": [], "securityProfileDescription": "d", "tags": tags}
+    for wanted in (full, {**full, "securityProfileDescription": ""}, {**full, "tags": tags[1:]}, full):
+        assert await run("apply", folder(tmp_path, {"profiles": [wanted]}), "--config", config) == 0
+        assert await run("apply", folder(tmp_path, {"profiles": [wanted]}), "--config", config, "--check") == 0
+    assert await run("export", "--config", config, "-o", out) == 0
+    (path,) = (out / "profiles").iterdir()
+    assert json.loads(path.read_text())["tags"] == tags
+
+
+async def test_a_daemon_that_runs_other_files_than_those_of_the_configuration_is_not_compared(
+    app: App, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "other.yaml"
+    settings = json.loads((tmp_path / "detectd.yaml").read_text())
+    config.write_text(json.dumps(settings | {"fleet": {"groups": {"renamed": {"things": ["f1"]}}}}))
+    assert await run("export", "--config", config, "-o", tmp_path / "out") == 1
+    assert f"does not run what {config} says (thing group filed, thing group renamed)" in capsys.readouterr().err
+
+
 async def test_files_that_are_not_valid_are_said_with_their_place(app: App, tmp_path: Path) -> None:
     bad = folder(tmp_path, {"profiles": [{"securityProfileName": "a b"}]})
     assert await run("apply", bad, "--config", tmp_path / "detectd.yaml") == 1

@@ -215,7 +215,7 @@ async def test_with_access_keys_reading_takes_one_and_applying_an_admins(
         assert await run("export", "--config", config, "--key", "AKREAD", "-o", tmp_path / "out") == 0
         assert await run("apply", wanted, "--config", config, "--key", "AKREAD") == 1
         said = capsys.readouterr().err
-        assert "refused: " in said
+        assert "the access key AKREAD has the role read; this needs admin" in said
         assert await run("apply", wanted, "--config", config) == 0
         assert await run("apply", wanted, "--config", config, "--key", "AKREAD", "--check") == 0
         assert await run("apply", wanted, "--config", config, "--key", "NOBODY") == 1
@@ -224,7 +224,7 @@ async def test_with_access_keys_reading_takes_one_and_applying_an_admins(
 
 # ---- endpoints that stumble ----
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, dict[str, Any] | bytes]
 
 
 @contextmanager
@@ -235,9 +235,11 @@ def endpoint(answer: Callable[[str, dict[str, list[str]]], Answer]) -> Iterator[
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             status, body = answer(url.path, parse_qs(url.query))
-            content = json.dumps(body).encode()
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
-            if "__type" in body:
+            if isinstance(body, bytes):
+                self.send_header("Content-Type", "text/html")
+            elif "__type" in body:
                 self.send_header("x-amzn-ErrorType", body["__type"])
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -289,6 +291,21 @@ def account(path: str, query: dict[str, list[str]]) -> Answer:
         case ["things"]:
             return 200, {"things": [{"thingName": "t", "attributes": {"a": "b"}}]}
     return 404, {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>hello</html>", b"null", b"[]", b"[" * 100_000, b'{"dimensionNames": 5, "metricNames": 5}', b"{"],
+    ids=["nothing", "a page", "null", "a list", "deep", "wrong types", "cut"],
+)
+async def test_what_does_not_speak_as_aws_iot_does_is_no_empty_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    with endpoint(lambda *_: (200, body)) as url:
+        assert await imported(url, tmp_path / "out") == 3
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1, said
+    assert not (tmp_path / "out").exists()
 
 
 async def imported(url: str, out: Path, *more: str) -> int:

@@ -1,6 +1,8 @@
 """Output that can't be written is said in a line and by the exit code, whether it is written at once or at the end."""
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +34,22 @@ def run(stdout: int, unbuffered: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         COMMAND, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False
     )
+
+
+def test_a_closed_output_is_nobodys_fault() -> None:
+    closed = f"exec {shlex.join(COMMAND)} >&-"
+    done = subprocess.run(["sh", "-c", closed], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_ends_a_command_without_a_trace(tmp_path: Path) -> None:
+    fifo = tmp_path / "reports"
+    os.mkfifo(fifo)  # nobody writes: the command waits
+    (tmp_path / "detectd.yaml").write_text("{}")
+    command = [*COMMAND[:-1], "replay", "--config", str(tmp_path / "detectd.yaml"), str(fifo)]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    with fifo.open("w"):  # opened by both ends: it is in its work
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        assert (child.wait(60), child.stderr.read()) == (130, "")
+    child.stderr.close()

@@ -14,6 +14,7 @@ from actors.metrics import kinds
 from config.diff import rules_digest, rules_from_bytes
 from config.load import load
 from config.model import NS, CustomMetric, Rules, SecurityProfile, Settings
+from daemon.control import memberships
 from daemon.control.announce import Announcer
 from daemon.control.definitions import metric_body, profile_body
 from daemon.control.rulebook import Rulebook, RulesConflict
@@ -160,13 +161,30 @@ async def test_things_and_groups_that_the_api_made_too_outlive_the_file(rig: Rig
     assert await rig.rows("SELECT name, file FROM thing_groups") == [("pumps", None)]
 
 
+async def test_a_thing_of_a_file_that_the_api_has_put_into_a_group_stays_there_without_the_file(rig: Rig) -> None:
+    files = rig.files(fleet={"things": ["t1", "t2"]})
+    made = "INSERT INTO thing_groups (name, id, created_ns, by_api) VALUES ('api', '1', 0, 1)"
+    await rig.api((made, ()))
+    await rig.rulebook.take_over(files)
+    await rig.store.write(lambda con: memberships.add(con, "t1", "api"))
+    for again in (rig.files(), files):
+        await rig.rulebook.take_over(again)
+        assert await rig.rows("SELECT thing_group, thing FROM members") == [("api", "t1")]
+
+
 async def test_a_file_takes_over_what_the_api_made_and_the_trail_keeps_what_it_was(rig: Rig) -> None:
-    await rig.api(api_profile("P"))
+    await rig.api(
+        api_profile("P"),
+        ("INSERT INTO targets VALUES ('P', 'all/things')", ()),
+        ("INSERT INTO tags VALUES ('securityprofile/P', 'team', 'x')", ()),
+    )
     await rig.rulebook.take_over(rig.files(profiles=[profile("P", PORTS)]))
     assert await rig.rows("SELECT version, file IS NULL FROM profiles") == [(2, 0)]
     ((action, resource, detail),) = await rig.rows("SELECT action, resource, detail FROM audit")
     assert (action, resource) == ("TakenOverByFile", "securityprofile/P")
-    assert "securityProfileName" in json.loads(detail)["before"]
+    before = json.loads(detail)
+    assert "securityProfileName" in before["before"]
+    assert (before["targets"], before["tags"]) == (["all/things"], {"team": "x"})
 
 
 async def test_a_group_of_the_api_that_a_file_puts_elsewhere_is_in_the_trail_with_where_it_was(rig: Rig) -> None:

@@ -64,7 +64,7 @@ def test_a_macro_that_has_not_run_is_a_problem() -> None:
 
 
 def test_aliases_are_followed_and_what_they_add_up_to_is_bounded() -> None:
-    shared = parse_template("A: &A !Ref B\nC: [*A, *A]\n", Path("t.yaml"))
+    shared = parse_template("A: &A !Ref B\nC: [*A, *A]\nResources: {}\n", Path("t.yaml"))
     assert shared.data["C"] == [{"Ref": "B"}, {"Ref": "B"}]
     bomb = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
     bomb += "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))

@@ -267,7 +267,24 @@ def test_a_member_that_the_api_does_not_have_is_left_out() -> None:
     assert "onsense" in refused[0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "a: [", "\t", "a: 1\na: 2", "a: &x [*x]", '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "a: [",
+        "\t",
+        "a: 1\na: 2",
+        "a: &x [*x]",
+        '{"a": 1, "a": 2}',
+        "foo: 1",
+        "{}",
+        "Resorces: {}",
+        "Resources: 3",
+        "Resources: {A: 3}",
+    ],
+)
 def test_what_is_no_template_is_said(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_template(text, FILE)

@@ -107,7 +107,7 @@ class Endpoint:
 
 def add(app: web.Application, endpoint: Endpoint) -> None:
     """Give `app` the API: every path that nothing else has. Call it after all others."""
-    app.router.add_route("*", "/{path:.*}", endpoint.answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", endpoint.answer)  # line breaks, too
 
 
 def need_of(operation: str) -> Role:

@@ -1,7 +1,10 @@
 """Where devices connect (spec.md §10.7)."""
 
+import socket
+from dataclasses import replace
 from typing import Any, Final
 
+from config.address import address_of
 from daemon.control.plane import Call
 from daemon.control.refusal import InvalidRequestException
 
@@ -14,4 +17,7 @@ async def describe_endpoint(call: Call) -> dict[str, Any]:
     embedded = call.plane.settings.broker.embedded
     if wanted not in TYPES or embedded is None:
         raise InvalidRequestException(f"there is no endpoint of type {wanted} here")
-    return {"endpointAddress": call.plane.endpoint() or embedded.mqtt}
+    there = address_of(call.plane.endpoint() or embedded.mqtt)
+    if there.is_everywhere:  # by which nobody elsewhere could find it
+        there = replace(there, host=socket.gethostname())
+    return {"endpointAddress": str(there)}
