@@ -8,9 +8,11 @@
 Questions and answers are held against botocore's service model. Instants are ns; the clock is `control.clock`.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,16 @@ import pytest
 from botocore.model import ServiceModel, Shape
 from botocore.session import get_session
 from botocore.validate import ParamValidator
+from builders import frames, rules, world
 
 from actors.metrics import kinds
 from config.load import load
-from config.model import NS, Account, Settings
+from config.model import NS, Account, SecurityProfile, Settings
 from daemon.control.audit import Actor
 from daemon.control.files import take_files
 from daemon.control.plane import Call, ControlPlane
 from daemon.control.refusal import Refusal
+from daemon.history.recorder import History
 from daemon.http.aws.operations import handler_of
 from daemon.store.store import Store
 
@@ -35,6 +39,10 @@ START_NS = 1_767_323_100 * NS
 ACCOUNT = Account("123456789012", "eu-west-1")
 ARN = "arn:aws:iot:eu-west-1:123456789012:"
 _PLAIN = {"string": str, "boolean": bool, "integer": int, "long": int, "timestamp": int, "double": int | float}
+
+OUT = "aws:all-bytes-out"
+CUSTOM = {"n": "number", "ns": "number-list", "ss": "string-list", "ips": "ip-address-list"}
+KEPT = (OUT, "aws:listening-tcp-ports", "aws:destination-ip-addresses", *CUSTOM)
 
 
 class Clock:
@@ -91,6 +99,26 @@ async def plane(folder: Path) -> AsyncIterator[TestedPlane]:
         yield TestedPlane(store, folder, clock)
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def reported(folder: Path, *log: Any) -> AsyncIterator[TestedPlane]:
+    """A plane whose history has these reports."""
+    one = world(
+        rules(SecurityProfile("kept", additional_metrics_to_retain=KEPT, targets=("all/things",)), custom=CUSTOM)
+    )
+    async with plane(folder) as control:
+        control.history = await History.open(folder / "history.db")
+        await control.history.adopt("log", 10**9)
+        control.history.begin(0, one)
+        task = asyncio.create_task(control.history.run(None, None))  # type: ignore[arg-type]  # it never falls behind
+        for position, said in enumerate(log, 1):
+            control.history.take(one.router.route(frames([replace(said, position=position)])))
+        assert await control.history.settled()
+        yield control
+        task.cancel()
+        await asyncio.wait([task])
+        await control.history.close()
 
 
 async def ask(control: ControlPlane, operation: str, /, **params: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What profiles are attached to (spec.md §5.3): all things, registered ones, unregistered ones, or a thing group."""
 
 import sqlite3
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from config.model import Account
@@ -54,6 +55,26 @@ def attach(con: Con, profile: str, target: str) -> None:
     if profile not in there and len(there) >= PROFILES_PER_TARGET_MAX:
         raise LimitExceededException(f"{target} has {len(there)} security profiles, as many as it may")
     con.execute("INSERT OR IGNORE INTO targets VALUES (?, ?)", (profile, target))
+
+
+def covers(con: Con, profile: str) -> Callable[[str], bool]:
+    """Tells of the name of a thing whether it is among a profile's targets."""
+    held = {target for (target,) in con.execute("SELECT target FROM targets WHERE profile = ?", (profile,))}
+    inside = {thing for target in held if (group := group_of(target)) for thing in _things_below(con, group)}
+    of_all = held & set(ALL)
+    if "all/things" in of_all:
+        return lambda _: True
+    known = {name for (name,) in con.execute("SELECT name FROM things")} if of_all else set()
+    others = "all/unregistered-things" in of_all
+    registered = "all/registered-things" in of_all
+    return lambda name: name in inside or (registered if name in known else others)
+
+
+def _things_below(con: Con, group: str) -> Iterator[str]:
+    sql = """WITH RECURSIVE below(name) AS (
+               SELECT ? UNION SELECT g.name FROM thing_groups g JOIN below ON g.parent = below.name)
+             SELECT thing FROM members JOIN below ON thing_group = name"""
+    return (thing for (thing,) in con.execute(sql, (group,)))
 
 
 def detach(con: Con, profile: str, target: str) -> None:

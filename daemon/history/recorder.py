@@ -382,6 +382,14 @@ class History:
         tails = self.packer.seen()
         return await self._readers.run(lambda con: reader.values(con, tails, key, wanted, before, limit))
 
+    async def since_ns(self, series: Series, field: ValueField) -> int | None:
+        """When the first datapoint of a series was measured, though it may be gone; None: there was none."""
+        number = self._series.get(Key(series, field))
+        if number is None:
+            return None
+        ms = await self._readers.run(lambda con: tables.since_ms(con, number))
+        return None if ms is None else ms * MS
+
     def columns(self, series: Series, field: ValueField, since_ns: int, until_ns: int) -> Iterator[Columns]:
         """Every datapoint of a scalar series with since_ns <= time < until_ns, piece by piece; for a thread."""
         key = Key(series, field)

@@ -21,7 +21,7 @@ from daemon.history.tail import Rows
 Con = sqlite3.Connection
 
 APPLICATION_ID: Final = 0x64746368  # "dtch"
-VERSION: Final = 1
+VERSION: Final = 2
 TIMES: Final = 0  # the series of things and times
 BLOCK_BITS: Final = 8
 
@@ -34,7 +34,7 @@ TABLES: Final = (
     "CREATE INDEX things_by_age ON things (last_ms)",
     """CREATE TABLE series (
          id INTEGER PRIMARY KEY AUTOINCREMENT, metric TEXT NOT NULL, dimension TEXT NOT NULL, operator TEXT NOT NULL,
-         field TEXT NOT NULL, UNIQUE (metric, dimension, operator, field))""",
+         field TEXT NOT NULL, since_ms INTEGER NOT NULL, UNIQUE (metric, dimension, operator, field))""",
     "CREATE TABLE tail (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL)",
     """CREATE TABLE chunks (
          series INTEGER NOT NULL, block INTEGER NOT NULL, run INTEGER NOT NULL, level INTEGER NOT NULL,
@@ -106,6 +106,9 @@ def _make(con: Con) -> None:
     (version,) = con.execute("PRAGMA user_version").fetchone()
     (application,) = con.execute("PRAGMA application_id").fetchone()
     (tables,) = con.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (application, version) == (APPLICATION_ID, 1):
+        _add_since(con)
+        version = VERSION
     if (tables or version) and (application, version) != (APPLICATION_ID, VERSION):
         raise HistoryError(f"not a history of this detectd: application {application:#x}, version {version}")
     if tables:
@@ -114,6 +117,18 @@ def _make(con: Con) -> None:
     for statement in TABLES:
         con.execute(statement)
     con.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    con.execute(f"PRAGMA user_version = {VERSION}")
+    con.execute("COMMIT")
+
+
+def _add_since(con: Con) -> None:
+    """Version 1 did not note when a series began: its oldest chunk says, or what is newest of all."""
+    con.execute("BEGIN IMMEDIATE")
+    con.execute("ALTER TABLE series ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0")
+    con.execute(
+        """UPDATE series SET since_ms = coalesce(
+             (SELECT min(first_ms) FROM chunks WHERE series = series.id), (SELECT max(last_ms) FROM things), 0)"""
+    )
     con.execute(f"PRAGMA user_version = {VERSION}")
     con.execute("COMMIT")
 
@@ -130,6 +145,12 @@ def series(con: Con) -> dict[Key, int]:
     return {Key(Series(*names), field): number for number, *names, field in rows}
 
 
+def since_ms(con: Con, number: int) -> int | None:
+    """When the first datapoint of a series was measured, though it may be gone; None: the series is."""
+    row = con.execute("SELECT since_ms FROM series WHERE id = ?", (number,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 def name_of(con: Con, thing: int) -> str:
     (name,) = con.execute("SELECT name FROM things WHERE id = ?", (thing,)).fetchone() or (b"",)
     return bytes(name).decode()
@@ -139,9 +160,9 @@ def _add_thing(con: Con, name: bytes, ms: int) -> int:
     return int(con.execute("INSERT INTO things (name, last_ms) VALUES (?, ?)", (name, ms)).lastrowid or 0)
 
 
-def _add_series(con: Con, key: Key) -> int:
-    row = (key.series.metric, key.series.dimension, key.series.operator, key.field)
-    sql = "INSERT INTO series (metric, dimension, operator, field) VALUES (?, ?, ?, ?)"
+def _add_series(con: Con, key: Key, ms: int) -> int:
+    row = (key.series.metric, key.series.dimension, key.series.operator, key.field, ms)
+    sql = "INSERT INTO series (metric, dimension, operator, field, since_ms) VALUES (?, ?, ?, ?, ?)"
     return int(con.execute(sql, row).lastrowid or 0)
 
 
@@ -185,7 +206,7 @@ def store(
     for points in batches:
         for key in points.keys:
             if key not in numbers and key not in new_series:
-                new_series[key] = _add_series(con, key)
+                new_series[key] = _add_series(con, key, int(points.ms.min()))
         ids = _numbered(con, points, known, new_things, things_max)
         columns = [numbers.get(key) or new_series[key] for key in points.keys]
         rows = _rows(points, ids, columns)

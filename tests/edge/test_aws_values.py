@@ -1,47 +1,19 @@
 """ListMetricValues as a client sees it: ranges, pages, members of values, and what is refused (spec.md §7.4)."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import START_S, frames, report, rules, world
-from control_runner import START_NS, TestedPlane, ask, fitting, plane, refused, service
+from builders import START_S, report
+from control_runner import CUSTOM, OUT, START_NS, TestedPlane, ask, fitting, plane, refused, reported, service
 
-from config.model import NS, SecurityProfile
+from config.model import NS
 from daemon.control.audit import Actor
 from daemon.control.plane import Call
-from daemon.history.recorder import History
 from daemon.http.aws.operations.values import list_metric_values
 
-OUT = "aws:all-bytes-out"
 SINCE_S = START_NS // NS - START_S  # of the plane's clock, as `report` counts
 RANGE = {"startTime": START_NS, "endTime": START_NS + 10**6 * NS}
-CUSTOM = {"n": "number", "ns": "number-list", "ss": "string-list", "ips": "ip-address-list"}
-KEPT = (OUT, "aws:listening-tcp-ports", "aws:destination-ip-addresses", *CUSTOM)
-
-
-@asynccontextmanager
-async def reported(folder: Path, *log: Any) -> AsyncIterator[TestedPlane]:
-    """A plane whose history has these reports."""
-    one = world(
-        rules(SecurityProfile("kept", additional_metrics_to_retain=KEPT, targets=("all/things",)), custom=CUSTOM)
-    )
-    async with plane(folder) as control:
-        control.history = await History.open(folder / "history.db")
-        await control.history.adopt("log", 10**9)
-        control.history.begin(0, one)
-        task = asyncio.create_task(control.history.run(None, None))  # type: ignore[arg-type]  # it never falls behind
-        for position, said in enumerate(log, 1):
-            control.history.take(one.router.route(frames([replace(said, position=position)])))
-        assert await control.history.settled()
-        yield control
-        task.cancel()
-        await asyncio.wait([task])
-        await control.history.close()
 
 
 async def listed(control: TestedPlane, **params: Any) -> dict[str, Any]:

@@ -247,6 +247,20 @@ async def test_a_dimension_that_is_gone_takes_its_values_along(tmp_path: Path) -
         assert [[datum.value for datum in page] for page, _ in found] == [[], [2]]
 
 
+async def test_a_file_that_did_not_note_when_a_series_began_learns_it_from_what_it_holds(tmp_path: Path) -> None:
+    series = Series("aws:all-bytes-out")
+    async with opened(tmp_path, rules(profile(BYTES))) as (history, one):
+        await heard(history, one, [report("p1", at, bytes_out=at) for at in (5, 9)])
+        await pack(history)
+        assert await history.since_ns(series, "count") == START + 5 * NS
+        assert await history.since_ns(series, "number") is None
+    with closing(sqlite3.connect(tmp_path / "history.db")) as con:
+        con.executescript("ALTER TABLE series DROP COLUMN since_ms; PRAGMA user_version = 1")
+    async with opened(tmp_path, rules(profile(BYTES)), after=2) as (history, one):
+        assert await history.since_ns(series, "count") == START + 5 * NS
+        assert await values(history, "p1", "aws:all-bytes-out") == [(9, 9), (5, 5)]
+
+
 async def test_windows_of_actors_have_positions_of_their_own(tmp_path: Path) -> None:
     key = Key(Series("aws:num-messages-sent", "D", "NOT_IN"), "count")
     async with opened(tmp_path, rules(profile(BYTES))) as (history, one):
