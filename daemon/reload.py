@@ -121,7 +121,7 @@ class Reloader:
 
     def _conflict(self, problem: InvalidRequestException) -> Refused:
         """What the API made needs something that these files lack."""
-        return Refused(tuple(f"{self._path}: {one}" for one in problem.message.splitlines()))
+        return Refused(tuple(f"{self._path}: with what the API made: {one}" for one in problem.message.splitlines()))
 
     async def _put_in_force(self, loaded: Loaded, change: Change, plan: Plan, keys: Keys) -> Answer:
         for warning in (*loaded.warnings, *plan.warnings):
