@@ -3,7 +3,22 @@
 A ConfigError is the caller's to say (`daemon.__main__`).
 """
 
-from config.problem import ConfigError, UnreadableError
+from pathlib import Path
+
+from actors.metrics import kinds
+from config.load import Loaded, load
+from config.problem import ConfigError, Place, UnreadableError, problem
+
+
+def load_whole(path: Path) -> Loaded:
+    """The configuration of a daemon that is to run, with what only OpenSSL knows of its files. Raises ConfigError."""
+    from daemon import certificates  # noqa: PLC0415  # ssl takes a while to load
+
+    loaded = load(path, kinds())
+    found = [problem(Place(path), flaw) for flaw in certificates.flaws(loaded.settings)]
+    if found:
+        raise ConfigError(found)
+    return loaded
 
 
 def bad(problem: ConfigError) -> int:

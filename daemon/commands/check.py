@@ -9,14 +9,14 @@ import msgspec
 from actors.metrics import kinds
 from config.behaviors import metrics_of
 from config.explain import explain
-from config.load import ConfigError, Loaded, load
-from daemon.commands import bad
+from config.load import ConfigError, Loaded
+from daemon.commands import bad, load_whole
 
 
 def check(options: argparse.Namespace) -> int:
     """0 good, 1 it has errors."""
     try:
-        loaded = load(options.config, kinds())
+        loaded = load_whole(options.config)
     except ConfigError as problem:
         if not options.json:
             raise

@@ -4,9 +4,8 @@ import argparse
 
 import structlog
 
-from actors.metrics import kinds
-from config.load import load
 from daemon import logs
+from daemon.commands import load_whole
 from daemon.runner import run
 
 log = structlog.get_logger(__name__)
@@ -14,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 def serve(options: argparse.Namespace) -> int:
     """0 after a signal, 1 the configuration is bad, 2 it can't be read, 3 it could not start or something broke."""
-    loaded = load(options.config, kinds())
+    loaded = load_whole(options.config)
     logs.configure(loaded.settings.logging)
     for warning in loaded.warnings:
         log.warning("config.warning", problem=str(warning))

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from config.address import Address, address_of
 from config.model import Tls
+from daemon import certificates
 from daemon.http import guards, noise
 from daemon.http.access import Access
 from daemon.http.connections import CONNECTIONS, SHARE, Connections
@@ -34,15 +35,8 @@ def context(tls: Tls | None) -> ssl.SSLContext | None:
     """
     if tls is None:
         return None
-    try:
-        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
-    except ssl.SSLError as problem:
-        raise OSError(f"{tls.ca}: not what TLS needs: {problem.reason or problem}") from problem
-    try:
-        made.load_cert_chain(tls.cert, tls.key)
-    except ssl.SSLError as problem:
-        raise OSError(f"{tls.cert}, {tls.key}: not what TLS needs: {problem.reason or problem}") from problem
-    made.verify_mode = ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificates.put_into(made, tls)
     return made
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from config.model import Tls
+from daemon import certificates
 
 PROTOCOLS: Final = ["x-amzn-mqtt-ca", "mqtt"]
 """What clients may name in ALPN: AWS's do on port 443. Naming another one or none is no fault."""
@@ -17,10 +18,7 @@ PROTOCOLS: Final = ["x-amzn-mqtt-ca", "mqtt"]
 def listener(tls: Tls) -> ssl.SSLContext:
     """Raises OSError: a file can't be read, or is not what it should be."""
     made = _Listener(ssl.PROTOCOL_TLS_SERVER)
-    if tls.ca is not None:
-        made.load_verify_locations(tls.ca)
-        made.verify_mode = ssl.CERT_REQUIRED
-    made.load_cert_chain(tls.cert, tls.key)
+    certificates.put_into(made, tls)
     made.set_alpn_protocols(PROTOCOLS)
     return made
 
