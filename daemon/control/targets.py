@@ -1,7 +1,7 @@
 """What profiles are attached to (spec.md §5.3): all things, registered ones, unregistered ones, or a thing group."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from config.model import Account
@@ -9,11 +9,14 @@ from config.objects import PROFILES_PER_TARGET_MAX
 from config.targets import ALL, GROUP, group_of, short_target
 from daemon.control import profiles
 from daemon.control.arns import arn_of
+from daemon.control.memberships import things_in
 from daemon.control.refusal import InvalidRequestException, LimitExceededException, ResourceNotFoundException
 
 Con = sqlite3.Connection
 Attachment = tuple[str, str]
 """(profile, target in short form)"""
+
+ALL_OF_THEM: Final = -1  # as a LIMIT of SQLite
 
 _FAMILY: Final = """
     WITH RECURSIVE
@@ -60,7 +63,8 @@ def attach(con: Con, profile: str, target: str) -> None:
 def covers(con: Con, profile: str) -> Callable[[str], bool]:
     """Tells of the name of a thing whether it is among a profile's targets."""
     held = {target for (target,) in con.execute("SELECT target FROM targets WHERE profile = ?", (profile,))}
-    inside = {thing for target in held if (group := group_of(target)) for thing in _things_below(con, group)}
+    groups = filter(None, map(group_of, held))
+    inside = {thing for group in groups for thing in things_in(con, group, "", ALL_OF_THEM, recursive=True)}
     of_all = held & set(ALL)
     if "all/things" in of_all:
         return lambda _: True
@@ -68,13 +72,6 @@ def covers(con: Con, profile: str) -> Callable[[str], bool]:
     others = "all/unregistered-things" in of_all
     registered = "all/registered-things" in of_all
     return lambda name: name in inside or (registered if name in known else others)
-
-
-def _things_below(con: Con, group: str) -> Iterator[str]:
-    sql = """WITH RECURSIVE below(name) AS (
-               SELECT ? UNION SELECT g.name FROM thing_groups g JOIN below ON g.parent = below.name)
-             SELECT thing FROM members JOIN below ON thing_group = name"""
-    return (thing for (thing,) in con.execute(sql, (group,)))
 
 
 def detach(con: Con, profile: str, target: str) -> None:
