@@ -26,7 +26,6 @@ from daemon.http.sigv4 import SERVICE
 
 PAGE: Final = 1000
 """Rows that the daemon gives at a time, at most."""
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # listened on, and asked here
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,9 @@ def _query(where: Mapping[str, str]) -> str:
 
 def _reachable(listen: str) -> str:
     address = parse_address(listen)
-    return listen if address is None else str(Address(EVERYWHERE.get(address.host, address.host), address.port))
+    if address is None or not address.is_everywhere:
+        return listen
+    return str(Address("::1" if ":" in address.host else "127.0.0.1", address.port))
 
 
 def _signature(settings: Settings, method: str, url: str, key: AccessKey) -> dict[str, str]:

@@ -91,7 +91,6 @@ def _list(shape: Any, bounded: bool) -> Reader:
 
 
 def _list_of(read_member: Reader, check: SizeCheck) -> Reader:
-
     def read(value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):
             raise Fault(path, "must be a list")
